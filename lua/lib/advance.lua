@@ -1,0 +1,54 @@
+--- @include "lib/entry"
+--- @include "lib/load_scopes"
+--- @include "lib/standing"
+--- @include "lib/impossible"
+--- @include "lib/blocked"
+--- @include "lib/charge"
+--- @include "lib/deliver"
+-- Grant the queue from its head for as long as the head fits.
+--
+-- Waiters that gave up or whose process is dead leave the queue, those of a muted instance keep their place and
+-- are passed over, and what can never fit is told so. Afterwards path.head is the first waiter that has to go on
+-- waiting, with its block; nil if nobody does. At most 128 grants a call: then path.more is set.
+local function advance(path)
+  load_scopes(path)
+  local returned = {}
+  for id, ticket in pairs(path.enqueue) do returned[#returned + 1] = {id = id, ticket = ticket} end
+  local from, size, granted = 0, 4, 0
+  while true do
+    local page = redis.call('ZRANGE', path.queue, from, from + size - 1, 'WITHSCORES')
+    local line = returned
+    returned = {}
+    for i = 1, #page, 2 do
+      if not path.dequeue[page[i]] then line[#line + 1] = {id = page[i], ticket = tonumber(page[i + 1])} end
+    end
+    table.sort(line, function(a, b) return a.ticket < b.ticket end)
+    for _, place in ipairs(line) do
+      local id, waiter = place.id, entry(path, place.id)
+      local state = waiter and waiter.state == 'W' and standing(path, waiter.instance) or 'gone'
+      local gave_up = waiter and waiter.deadline and waiter.deadline > 0 and waiter.deadline <= path.now
+      local never = state == 'alive' and impossible(path, waiter)
+      if state == 'gone' or state == 'dead' or gave_up or never then
+        if never then deliver(path, waiter.instance, '-' .. id) end
+        path.dequeue[id], path.enqueue[id] = true, nil
+        if waiter and waiter.state == 'W' then path.entries[id], path.dirty[id] = false, true end
+      elseif state == 'alive' then
+        local block = granted < 128 and blocked(path, waiter, place.ticket)
+        if block or granted == 128 then
+          path.more = granted == 128
+          path.head = {id = id, ticket = place.ticket, waiter = waiter, block = block}
+          return
+        end
+        granted = granted + 1
+        path.dequeue[id], path.enqueue[id] = true, nil
+        waiter.ticket = place.ticket
+        charge(path, id, waiter, 'G', path.now + path.claim_ttl)
+        path.claim[id] = path.now + path.claim_ttl
+        path.unclaim[id] = nil
+        deliver(path, waiter.instance, '+' .. id)
+      end
+    end
+    if #page < 2 * size then return end
+    from, size = from + size, 64
+  end
+end

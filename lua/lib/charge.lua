@@ -1,0 +1,23 @@
+--- @include "lib/lease_ids"
+--- @include "lib/members"
+-- Take what a request asks for in every scope of the path: leases that end at `expiry`, and its charges.
+local function charge(path, id, want, state, expiry)
+  local weight = want.weight
+  for _, scope in ipairs(path.scopes) do
+    scope.use = scope.use + want.n * weight
+    for _, rate in ipairs(scope.rates) do
+      rate.added = rate.added + want.n * (want.charge[rate.unit] or 0)
+    end
+  end
+  for _, lease in ipairs(lease_ids(id, want.n)) do
+    for _, member in ipairs(members(lease, weight)) do
+      path.added[member], path.dropped[member] = expiry, nil
+    end
+    path.entries[lease] = {
+      state = state, instance = want.instance, at = path.now, n = 1, weight = weight, costs = want.costs,
+      charge = want.charge, ticket = want.ticket or 0, deadline = want.deadline or 0,
+    }
+    path.dirty[lease] = true
+  end
+  path.entries[id].n = state == 'G' and want.n or 1
+end

@@ -1,0 +1,64 @@
+--- @include "lib/commit_scope"
+--- @include "lib/place_in_index"
+--- @include "lib/commit_store"
+--- @include "lib/record_text"
+-- Write all that this script has decided, and send what it has to tell.
+--
+-- Whether Redis refuses a script when memory is full depends on its first write. `growing`: this call admits new
+-- ids and must fail clean, so it begins with a write that grows. Otherwise it begins with one that does not, and
+-- then renewal, release and claims go through at maxmemory.
+local function commit(path, growing)
+  if not growing then redis.call('PEXPIRE', path.store, 4 * path.ttl) end
+  local added, dropped = {}, {}
+  for member, expiry in pairs(path.added) do
+    added[#added + 1] = string.format('%.0f', expiry)
+    added[#added + 1] = member
+  end
+  for member in pairs(path.dropped) do dropped[#dropped + 1] = member end
+  for _, scope in ipairs(path.scopes) do commit_scope(path, scope, added, dropped) end
+  if not path.scopes[1] and #dropped > 0 then
+    for key = 10, #KEYS, 4 do chunked('ZREM', KEYS[key], dropped) end
+  end
+
+  local texts, gone = {}, {}
+  for id in pairs(path.dirty) do
+    local kept = path.entries[id]
+    if kept then
+      texts[#texts + 1] = id
+      texts[#texts + 1] = record_text(kept)
+    else
+      gone[#gone + 1] = id
+    end
+  end
+  if #texts > 0 then chunked('HSET', path.records, texts) end
+  if #gone > 0 then chunked('HDEL', path.records, gone) end
+  if #texts > 0 then redis.call('PEXPIRE', path.records, 2 * path.ttl) end
+
+  local queue_changed = false
+  for key, change in pairs({[path.queue] = path.enqueue, [path.claims] = path.claim, [path.graves] = path.bury}) do
+    local scores = {}
+    for id, score in pairs(change) do
+      scores[#scores + 1] = string.format('%.0f', score)
+      scores[#scores + 1] = id
+    end
+    if #scores > 0 then
+      chunked('ZADD', key, scores)
+      redis.call('PEXPIRE', key, 2 * path.ttl)
+      queue_changed = queue_changed or key == path.queue
+    end
+  end
+  for key, change in pairs({[path.queue] = path.dequeue, [path.claims] = path.unclaim}) do
+    local ids = {}
+    for id in pairs(change) do ids[#ids + 1] = id end
+    if #ids > 0 then
+      chunked('ZREM', key, ids)
+      queue_changed = queue_changed or key == path.queue
+    end
+  end
+  if queue_changed or path.queued then place_in_index(path) end
+
+  commit_store(path, true)
+  for instance, letters in pairs(path.mail) do
+    redis.call('PUBLISH', path.inbox .. instance, path.name .. ' ' .. table.concat(letters, ' '))
+  end
+end

@@ -1,0 +1,43 @@
+--- @include "lib/chunked"
+-- Write what was decided for one scope: leases, windows, agreed limits. Growing writes come first.
+local function commit_scope(path, scope, added, dropped)
+  if #added > 0 then chunked('ZADD', scope.leases, added) end
+  if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
+  if #added > 0 then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
+  local fields, dead = {}, {}
+  for _, rate in ipairs(scope.rates) do
+    local refunded = next(rate.refunds) ~= nil
+    if rate.added ~= 0 or refunded then
+      for _, field in ipairs(rate.dead) do dead[#dead + 1] = field end
+      local total = rate.total + rate.added
+      local function set(name, value)
+        fields[#fields + 1] = rate.name .. ':' .. name
+        fields[#fields + 1] = string.format('%.0f', value)
+      end
+      for slot, amount in pairs(rate.refunds) do
+        if slot ~= rate.slot then
+          redis.call('HINCRBY', scope.windows, rate.name .. ':' .. slot % 128, -amount)
+        end
+      end
+      if rate.added ~= 0 or rate.moved then rate.newest = rate.slot end
+      if rate.total == 0 then rate.oldest = rate.newest end
+      set('n', total)
+      set('old', math.min(rate.oldest, rate.newest))
+      set('new', rate.newest)
+      if rate.newest == rate.slot then
+        set(rate.slot % 128, rate.count + rate.added - (rate.refunds[rate.slot] or 0))
+      end
+    end
+  end
+  if #dead > 0 then chunked('HDEL', scope.windows, dead) end
+  if #fields > 0 then
+    chunked('HSET', scope.windows, fields)
+    redis.call('PEXPIRE', scope.windows, math.max(scope.longest, 1000))
+  end
+  if scope.adopt then
+    redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.spec)
+  end
+  if scope.refresh then
+    redis.call('PEXPIRE', scope.state, 2 * math.max(path.ttl, math.floor(scope.longest / 2)))
+  end
+end

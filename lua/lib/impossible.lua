@@ -1,0 +1,16 @@
+-- The limit that a request can never fit under, or nil: {scope, dimension, need, limit}. Judged by the agreed
+-- limits, whatever is in use and however they are reduced.
+local function impossible(path, want)
+  for _, scope in ipairs(path.scopes) do
+    if scope.limit and want.n * want.weight > scope.limit then
+      return {scope = scope.number, dimension = 'c', used = want.n * want.weight, limit = scope.limit}
+    end
+    for _, rate in ipairs(scope.rates) do
+      local need = want.n * (want.charge[rate.unit] or 0)
+      if need > rate.limit then
+        return {scope = scope.number, dimension = rate.name, used = need, limit = rate.limit}
+      end
+    end
+  end
+  return nil
+end

@@ -1,0 +1,95 @@
+-- release: end leases of one path, withdraw waiters, return what was never sent, and hand on what becomes free.
+--
+-- KEYS  as acquire
+-- ARGV  1..9 and limits of each scope as acquire
+--       then three values a lease: id, unsent (1: the call never left the host, its charges return), and
+--       1 if its acquire was sent more than once or its answer never came, so that it may yet land
+-- Returns header as acquire, then a status a lease:
+--       1 released  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
+--       not claimed: its charges return)  4 unknown
+-- Writes for a known id; a tombstone for an unknown one and where the acquire may yet land. First write: one that
+--       does not fail at maxmemory.
+-- Cost: O(scopes) and O(log n) a lease where nobody waits; else what the hand-off costs.
+--- @include "lib/open_path"
+--- @include "lib/sweep"
+--- @include "lib/advance"
+--- @include "lib/lease_ids"
+--- @include "lib/drop_lease"
+--- @include "lib/uncharge"
+--- @include "lib/commit"
+--- @include "lib/purge"
+--- @include "lib/next_path"
+--- @include "lib/head_timer"
+--- @include "lib/header"
+local RELEASED, LOST, WITHDRAWN, UNKNOWN = 1, 2, 3, 4
+
+local path = open_path()
+if path.refusal then return path.refusal end
+
+local ids, unsent, may_land, any_unsent = {}, {}, {}, false
+for at = 10 + #path.specs, #ARGV, 3 do
+  ids[#ids + 1] = ARGV[at]
+  unsent[#ids], may_land[#ids] = ARGV[at + 1] == '1', ARGV[at + 2] == '1'
+  any_unsent = any_unsent or unsent[#ids]
+end
+local texts = redis.call('HMGET', path.records, 'hold', unpack(ids))
+local hold = tonumber(texts[1])
+for i, id in ipairs(ids) do path.entries[id] = record(texts[i + 1]) or false end
+local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
+
+sweep(path)
+local watched = {path.queue}
+for key = 11, #KEYS, 4 do watched[#watched + 1] = KEYS[key] end
+local somebody_waits = redis.call('EXISTS', unpack(watched)) > 0 or next(path.enqueue)
+if somebody_waits or any_unsent then load_scopes(path) end
+
+local statuses, timed = {}, false
+for i, id in ipairs(ids) do
+  local kept = path.entries[id]
+  local bury = may_land[i]
+  if kept and kept.state == 'H' then
+    local alive = (tonumber(expiries[i]) or 0) > path.now
+    if alive and unsent[i] then uncharge(path, kept) end
+    drop_lease(path, id, kept, alive)
+    statuses[i] = alive and RELEASED or LOST
+    if alive and not unsent[i] then
+      local lasted = path.now - kept.at
+      hold, timed = hold and 0.8 * hold + 0.2 * lasted or lasted, true
+    end
+  elseif kept and kept.state == 'G' then
+    load_scopes(path)
+    for _, lease in ipairs(lease_ids(id, kept.n)) do
+      uncharge(path, kept)
+      drop_lease(path, lease, kept, true)
+    end
+    path.unclaim[id] = true
+    statuses[i] = WITHDRAWN
+  elseif kept and kept.state == 'W' then
+    path.dequeue[id], path.enqueue[id] = true, nil
+    path.entries[id], path.dirty[id] = false, true
+    statuses[i] = WITHDRAWN
+  else
+    bury = true
+    statuses[i] = UNKNOWN
+  end
+  if bury then
+    path.entries[id], path.dirty[id] = {state = 'T'}, true
+    path.bury[id] = path.now + path.ttl
+  end
+end
+
+local timer = 0
+if somebody_waits then
+  path.queued = true
+  advance(path)
+  timer = head_timer(path, next(path.dequeue) ~= nil)
+end
+commit(path, false)
+if timed then
+  redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
+  redis.call('PEXPIRE', path.records, 2 * path.ttl)
+end
+if next(path.bury) then purge(path) end
+local result = header(path, next_path(path), timer)
+for i = 1, #statuses do result[9 + i] = statuses[i] end
+return result

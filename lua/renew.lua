@@ -1,0 +1,57 @@
+-- renew: extend the leases of a live holder, all of one path.
+--
+-- KEYS  as acquire
+-- ARGV  1..9 and limits of each scope as acquire
+--       then four values a lease: id  weight  at (ms of its grant)  costs. Only leases inside their local deadline.
+-- Returns header as acquire, then the ids that are lost
+-- Writes the new expiry of every lease that has not expired: a late beat never revives one. Where the store's epoch
+--       is not the caller's, the store has lost data: its leases are registered again, without charging rates.
+--       First write: one that does not fail at maxmemory.
+-- Cost: O(scopes) calls, O(log n) a lease.
+--- @include "lib/open_path"
+--- @include "lib/members"
+--- @include "lib/chunked"
+--- @include "lib/commit_store"
+--- @include "lib/record_text"
+--- @include "lib/header"
+local path = open_path()
+if path.refusal then return path.refusal end
+
+local ids, held = {}, {}
+for at = 10 + #path.specs, #ARGV, 4 do
+  ids[#ids + 1] = ARGV[at]
+  held[#ids] = {state = 'H', instance = path.instance, n = 1, weight = tonumber(ARGV[at + 1]),
+    at = tonumber(ARGV[at + 2]), costs = ARGV[at + 3]}
+end
+local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
+local renewed, restored, lost = {}, {}, {}
+local expiry = string.format('%.0f', path.now + path.ttl)
+for i, id in ipairs(ids) do
+  local alive = (tonumber(expiries[i]) or 0) > path.now
+  if alive or path.epoch ~= ARGV[3] then
+    for _, member in ipairs(members(id, held[i].weight)) do
+      renewed[#renewed + 1] = expiry
+      renewed[#renewed + 1] = member
+    end
+    if not alive then
+      restored[#restored + 1] = id
+      restored[#restored + 1] = record_text(held[i])
+    end
+  else
+    lost[#lost + 1] = id
+  end
+end
+
+commit_store(path, false)
+if #renewed > 0 then
+  for key = 8, #KEYS, 4 do
+    chunked('ZADD', KEYS[key + 2], renewed)
+    redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl)
+    if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end
+  end
+  if #restored > 0 then chunked('HSET', path.records, restored) end
+  redis.call('PEXPIRE', path.records, 2 * path.ttl)
+end
+local result = header(path, '', 0)
+for i = 1, #lost do result[9 + i] = lost[i] end
+return result
