@@ -1,0 +1,27 @@
+"""A distributed rate limiter for LLM API clients: one fleet, one account, no 429s."""
+
+from .aio import AsyncClient
+from .client import Client
+from .config import Config
+from .core.instances import Instance
+from .core.model import Outcome, Refusal
+from .core.status import Status
+from .lease import AsyncGroup, AsyncLease, Group, Lease
+from .limits import Limits, Pool, Rate
+
+__all__ = [
+    "AsyncClient",
+    "AsyncGroup",
+    "AsyncLease",
+    "Client",
+    "Config",
+    "Group",
+    "Instance",
+    "Lease",
+    "Limits",
+    "Outcome",
+    "Pool",
+    "Rate",
+    "Refusal",
+    "Status",
+]

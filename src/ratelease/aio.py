@@ -1,0 +1,361 @@
+"""The client for event loops: performs what the pure flows ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from .core import admission, scripts
+from .core.admission import Ask, Flow, Tell
+from .core.instances import Instance
+from .core.model import Answer, Ended, Grant, Line, Outcome, Refusal, Request, Verdict
+from .core.scripts import Ending
+from .core.status import Status
+from .client import GRACE
+from .errors import StoreUnavailable
+from .gathering import Gathering
+from .lease import AsyncGroup, AsyncLease
+from .shell import Seconds, Shell, outer_leases, pairs_of
+from .store.exchange import AsyncExchange
+from .store.hold import Hold, caller_place
+from .store.runtime import Runtime
+from .store.waiter import Waiter
+
+T = TypeVar("T", AsyncLease, AsyncGroup)
+
+
+class Acquiring(Generic[T]):
+    """What acquire returns before it has been waited for: `await` it, or enter it with `async with`."""
+
+    def __init__(self, start: Any) -> None:
+        self._start = start
+        self._entered: T | None = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        result: Generator[Any, None, T] = self._start().__await__()
+        return result
+
+    async def __aenter__(self) -> T:
+        entered: T = await self._start()
+        self._entered = entered
+        await entered.__aenter__()
+        return entered
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._entered is not None:
+            await self._entered.__aexit__(kind, error, trace)
+
+
+class AsyncClient(Shell):
+    """
+    A rate limiter that every process with the same store and namespace shares. For event loops.
+
+    Takes the arguments of :class:`ratelease.Client`. May be made outside of a loop, and used from one loop after
+    another.
+    """
+
+    def _forget_connections(self) -> None:
+        self._exchanges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncExchange] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def _exchange(self) -> AsyncExchange:
+        """The running loop's own: connections belong to the loop that opened them."""
+        loop = asyncio.get_running_loop()
+        exchange = self._exchanges.get(loop)
+        if exchange is None:
+            exchange = self._exchanges[loop] = AsyncExchange(self._rt)
+        return exchange
+
+    # ---- acquire -----------------------------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        provider: str,
+        model: str,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        timeout: Seconds | None = None,
+        pools: Iterable[str] = (),
+    ) -> Acquiring[AsyncLease]:
+        """As :meth:`ratelease.Client.acquire`: `async with client.acquire(…) as lease`, or await it."""
+
+        async def start() -> AsyncLease:
+            request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
+            started = time.monotonic()
+            result = await self._admit(request)
+            if isinstance(result, Refusal):
+                raise admission.timed_out(result, time.monotonic() - started, request.sent)
+            return self._leases(result, started)[0]
+
+        return Acquiring(start)
+
+    async def try_acquire(
+        self,
+        provider: str,
+        model: str,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        pools: Iterable[str] = (),
+    ) -> AsyncLease | Refusal:
+        """As :meth:`ratelease.Client.try_acquire`."""
+        timeout = self._config.store_timeout
+        request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, False)
+        started = time.monotonic()
+        result = await self._admit(request)
+        return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+
+    def acquire_many(
+        self,
+        provider: str,
+        model: str,
+        n: int,
+        *,
+        at_least: int | None = None,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        timeout: Seconds | None = None,
+        pools: Iterable[str] = (),
+    ) -> Acquiring[AsyncGroup]:
+        """As :meth:`ratelease.Client.acquire_many`: enter it with `async with`, or await it."""
+
+        async def start() -> AsyncGroup:
+            counts, least = self._group_counts(n, at_least)
+            requests = self._requests(
+                provider,
+                model,
+                counts,
+                tokens=tokens,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                weight=weight,
+                timeout=timeout,
+                pools=pools,
+                waits=least > 0,
+            )
+            return await _gather(self, requests, least)
+
+        return Acquiring(start)
+
+    async def _admit(self, request: Request) -> Grant | Refusal:
+        """Run the admission flow of one request. However it ends early, the id is withdrawn."""
+        runtime, loop = self._rt, asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        runtime.keeper.start()
+        waiter = runtime.keeper.expect(request, _waker(loop, woken))
+        try:
+            result = await self._drive(request, waiter, woken)
+            if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
+                return await self._withdraw(request, waiter, result)
+            return result
+        except BaseException:
+            if request.sent:
+                runtime.keeper.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
+            raise
+        finally:
+            runtime.keeper.forget(waiter)
+
+    async def _drive(self, request: Request, waiter: Waiter, woken: asyncio.Future[None]) -> Grant | Refusal:
+        flow: Flow = admission.acquire(request, outer_leases(self._rt, id(asyncio.current_task())))
+        result: Any = None
+        try:
+            effect = next(flow)
+            while True:
+                if isinstance(effect, Ask):
+                    result = await self._exchange.acquire(request, max(request.deadline, time.monotonic() + GRACE))
+                elif isinstance(effect, Tell):
+                    self._tell_queued(request.line, effect.answer)
+                    result = None
+                else:
+                    result = await _await(waiter, woken, request.deadline)
+                effect = flow.send(result)
+        except StopIteration as stop:
+            outcome: Grant | Refusal = stop.value
+            return outcome
+
+    async def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
+        """Leave the queue at the deadline, unless the grant has come in the same moment."""
+        if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
+            return admission.grant_of(request, waiter.answer)
+        # The keeper may be about to claim: the id must not be admitted after this.
+        ending = Ending(request.line, request.id, unsent=True, may_land=True)
+        await self._end(self._rt, ending, time.monotonic() + GRACE)
+        return refused
+
+    def _leases(self, grant: Grant, started: float) -> list[AsyncLease]:
+        now = time.monotonic()
+        runtime = self._rt
+        holds = Hold.of(runtime, grant, now, now - started, caller_place())
+        for hold in holds:
+            runtime.keeper.keep(hold)
+        return [AsyncLease(hold, self._release) for hold in holds]
+
+    # ---- release -----------------------------------------------------------------------------------------------
+
+    async def _release(self, hold: Hold, unsent: bool) -> Ended | None:
+        deadline = time.monotonic() + self._config.attempt_timeout
+        ended = await self._end(hold.runtime, hold.ending(unsent=unsent), deadline)
+        if ended in (Ended.LOST, Ended.UNKNOWN):
+            hold.runtime.keeper.late_release(hold)
+        return ended
+
+    async def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:
+        """Release by id; what the store does not take now, the keeper repeats."""
+        try:
+            return await self._exchange.release(ending, deadline)
+        except StoreUnavailable:
+            runtime.keeper.end_later(ending)
+            return None
+        except BaseException:
+            runtime.keeper.end_later(ending)
+            raise
+
+    # ---- looking and tending -----------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """As :meth:`ratelease.Client.status`."""
+        lines = await self._paths()
+        replies = [await self._run(self._snapshot_call(line)) for line in lines]
+        return self._status(lines, replies, await self.instances())
+
+    async def instances(self) -> list[Instance]:
+        """As :meth:`ratelease.Client.instances`."""
+        _, members, _, profiles = self._rt.keyspace.instance_keys
+        wire = self._exchange.wire
+        clock = await wire.command("TIME")
+        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        listed = pairs_of(await wire.command("ZRANGEBYSCORE", members, f"({now}", "+inf", "WITHSCORES"))
+        if not listed:
+            return []
+        packed = await wire.command("HMGET", profiles, *(member for member, _ in listed))
+        return self._instances(listed, packed, clock)
+
+    async def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
+        """As :meth:`ratelease.Client.reset`."""
+        provider, model = self._check_reset(provider, model)
+        removed = 0
+        for call in self._reset_calls(await self._paths(), provider, model, all):
+            reply = await self._run(call)
+            self._rt.note(None, scripts.header(reply))
+            removed += reply[scripts.HEADER_VALUES]
+        return removed
+
+    async def _paths(self) -> list[Line]:
+        wire = self._exchange.wire
+        return self._known_paths(await wire.command("ZRANGE", self._rt.keyspace.instance_keys[2], 0, -1))
+
+    async def _run(self, call: scripts.Call) -> Any:
+        return await self._exchange.wire.run(call, time.monotonic() + self._config.store_timeout)
+
+    async def close(self) -> None:
+        """As :meth:`ratelease.Client.close`."""
+        self._closed = True
+        await asyncio.to_thread(self._rt.keeper.close)
+        loop = asyncio.get_running_loop()
+        exchange = self._exchanges.pop(loop, None)
+        if exchange is not None:
+            await exchange.close()
+
+    async def __aenter__(self) -> Self:
+        self._rt.keeper.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _waker(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> Any:
+    def settle() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    def wake() -> None:
+        # The loop may be closed when a grant comes for a caller that is long gone.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle)
+
+    return wake
+
+
+async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -> Answer | None:
+    while not woken.done():
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return None
+        await asyncio.wait((woken,), timeout=min(remaining, 86_400))
+    if waiter.error is not None:
+        raise waiter.error
+    return waiter.answer
+
+
+async def _gather(client: AsyncClient, requests: Sequence[Request], least: int) -> AsyncGroup:
+    """Send all requests in one call, wait for the least, and make a group of what has come."""
+    loop, runtime = asyncio.get_running_loop(), client._rt
+    arrivals: asyncio.Queue[list[Hold] | Exception] = asyncio.Queue()
+
+    def post(arrival: list[Hold] | Exception) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(arrivals.put_nowait, arrival)
+
+    runtime.keeper.start()
+    gathering = Gathering(runtime, requests, least, caller_place(), post)
+
+    async def withdraw() -> None:
+        for ending in gathering.withdraw():
+            await client._end(runtime, ending, time.monotonic() + GRACE)
+        # What was posted from another thread a moment ago is in the loop's own queue first.
+        await asyncio.sleep(0)
+        while not arrivals.empty():
+            late = arrivals.get_nowait()
+            for hold in late if isinstance(late, list) else ():
+                await AsyncLease(hold, client._release).release(Outcome.UNSENT)
+
+    async def arrived(deadline: float) -> list[AsyncLease]:
+        await asyncio.sleep(0)
+        if arrivals.empty() and not gathering.waits:
+            return []
+        try:
+            async with asyncio.timeout(min(max(deadline - time.monotonic(), 0), 86_400)):
+                holds = await arrivals.get()
+        except TimeoutError:
+            raise gathering.timed_out() from None
+        if isinstance(holds, Exception):
+            raise holds
+        return [AsyncLease(hold, client._release) for hold in holds]
+
+    async def rest() -> AsyncIterator[AsyncLease]:
+        while leases := await arrived(gathering.deadline):
+            for lease in leases:
+                yield lease
+
+    leases: list[AsyncLease] = []
+    try:
+        deadline = max(gathering.deadline, gathering.started + GRACE)
+        answers = await client._exchange.acquire_all(requests, deadline)
+        gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
+        await asyncio.sleep(0)
+        while len(leases) < least or not arrivals.empty():
+            leases += await arrived(gathering.deadline)
+    except BaseException:
+        await asyncio.shield(withdraw())
+        for lease in leases:
+            await lease.release(Outcome.UNSENT)
+        raise
+    return AsyncGroup(leases, rest, withdraw)

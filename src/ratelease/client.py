@@ -1,0 +1,362 @@
+"""The client for threads: performs what the pure flows ask for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from .core import admission, scripts
+from .core.admission import Ask, Flow, Tell
+from .core.instances import Instance
+from .core.model import Answer, Ended, Grant, Line, Outcome, Refusal, Request, Verdict
+from .core.scripts import Ending
+from .core.status import Status
+from .errors import StoreUnavailable
+from .gathering import Gathering
+from .lease import Group, Lease
+from .shell import Seconds, Shell, outer_leases, pairs_of
+from .store.exchange import Exchange
+from .store.hold import Hold, caller_place
+from .store.runtime import Runtime
+from .store.waiter import Waiter
+
+# How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
+GRACE = 0.2
+
+
+class Client(Shell):
+    """
+    A rate limiter that every process with the same store and namespace shares. For threads.
+
+    Args:
+
+        url: memory:// (this process only, the default), memory://name, redis://, rediss:// or unix://.
+
+        limits: {"openai/gpt-4o": Limits(rpm=500, concurrency=8), "openai": Limits(…), "total": Limits(…)}. A key is
+            split at its first slash; "anthropic/claude-*" is a template: each model that matches counts by itself.
+
+        pools: {"opus": Pool(["anthropic/claude-opus-*"], Limits(…))}: limits that several models share.
+
+        config: Times and sizes; the arguments below take precedence.
+
+        namespace: Deployments with different namespaces share nothing.
+
+        credential: A label of the account that the provider meters; accounts do not share limits. Only its hash is
+            stored.
+
+        default_timeout: Seconds that acquire waits if its call does not say (600).
+
+        lease_ttl, heartbeat: Seconds that a lease lives without renewal (15), and between renewals (5).
+
+        unknown: What a model gets that no entry speaks of: "fallback", "unlimited" or "error".
+
+        require_shared: Refuse memory://.
+
+        on_lost: Called with the lease when one expired before its release. From another thread.
+
+        on_queued: Called once with a Refusal before an acquire begins to wait.
+
+        metadata: Labels shown in the list of instances.
+
+    Raises:
+
+        ConfigError: An argument is wrong; all faults are named. Nothing is sent by the constructor.
+    """
+
+    def _forget_connections(self) -> None:
+        self._exchange = Exchange(self._rt)
+
+    # ---- acquire -----------------------------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        provider: str,
+        model: str,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        timeout: Seconds | None = None,
+        pools: Iterable[str] = (),
+    ) -> Lease:
+        """
+        Wait for a lease: the right to have one call in flight.
+
+        Args:
+
+            provider, model: Whose limits; upper and lower case are the same.
+
+            tokens: Estimate of the call's tokens in all, or input_tokens and output_tokens.
+
+            weight: Slots of concurrency the call takes, from 1.
+
+            timeout: Seconds to wait, 0 for not at all, math.inf for ever; None: the client's default_timeout.
+
+            pools: Further pools that this call belongs to.
+
+        Raises:
+
+            WaitTimeout: No lease by the deadline; at once where the binding rate cannot free before it.
+
+            ImpossibleRequest: It can never fit, or never while this thread holds what it waits for.
+
+            StoreUnavailable: Redis did not answer. StoreCorrupt: a key of ours holds something else.
+
+            ConfigError: An argument is wrong; nothing was sent.
+        """
+        request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
+        started = time.monotonic()
+        result = self._admit(request)
+        if isinstance(result, Refusal):
+            raise admission.timed_out(result, time.monotonic() - started, request.sent)
+        return self._leases(result, started)[0]
+
+    def try_acquire(
+        self,
+        provider: str,
+        model: str,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        pools: Iterable[str] = (),
+    ) -> Lease | Refusal:
+        """
+        Take a lease if one is free now: a Lease, which is truthy, or a Refusal, which is falsy and says why.
+
+        One round trip, no waiting. Raises as :meth:`acquire`, without WaitTimeout.
+        """
+        timeout = self._config.store_timeout
+        request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, False)
+        started = time.monotonic()
+        result = self._admit(request)
+        return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+
+    def acquire_many(
+        self,
+        provider: str,
+        model: str,
+        n: int,
+        *,
+        at_least: int | None = None,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        weight: int = 1,
+        timeout: Seconds | None = None,
+        pools: Iterable[str] = (),
+    ) -> Group:
+        """
+        Wait for several leases of one model together.
+
+        Args:
+
+            n: How many.
+
+            at_least: How many must be granted together before this returns; None: all. The others stay queued behind
+                them, see :meth:`Group.rest`. 0 takes what is free now, up to n, without waiting.
+
+        The other arguments, of each lease, and the errors are those of :meth:`acquire`.
+        """
+        counts, least = self._group_counts(n, at_least)
+        requests = self._requests(
+            provider,
+            model,
+            counts,
+            tokens=tokens,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            weight=weight,
+            timeout=timeout,
+            pools=pools,
+            waits=least > 0,
+        )
+        return _gather(self, requests, least)
+
+    def _admit(self, request: Request) -> Grant | Refusal:
+        """Run the admission flow of one request. However it ends early, the id is withdrawn."""
+        runtime = self._rt
+        woken = threading.Event()
+        runtime.keeper.start()
+        waiter = runtime.keeper.expect(request, woken.set)
+        try:
+            result = self._drive(request, waiter, woken)
+            if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
+                return self._withdraw(request, waiter, result)
+            return result
+        except BaseException:
+            if request.sent:
+                runtime.keeper.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
+            raise
+        finally:
+            runtime.keeper.forget(waiter)
+
+    def _drive(self, request: Request, waiter: Waiter, woken: threading.Event) -> Grant | Refusal:
+        flow: Flow = admission.acquire(request, outer_leases(self._rt, threading.get_ident()))
+        result: Any = None
+        try:
+            effect = next(flow)
+            while True:
+                if isinstance(effect, Ask):
+                    result = self._exchange.acquire(request, max(request.deadline, time.monotonic() + GRACE))
+                elif isinstance(effect, Tell):
+                    self._tell_queued(request.line, effect.answer)
+                    result = None
+                else:
+                    result = _await(waiter, woken, request.deadline)
+                effect = flow.send(result)
+        except StopIteration as stop:
+            outcome: Grant | Refusal = stop.value
+            return outcome
+
+    def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
+        """Leave the queue at the deadline, unless the grant has come in the same moment."""
+        if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
+            return admission.grant_of(request, waiter.answer)
+        # The keeper may be about to claim: the id must not be admitted after this.
+        ending = Ending(request.line, request.id, unsent=True, may_land=True)
+        self._end(self._rt, ending, time.monotonic() + GRACE)
+        return refused
+
+    def _leases(self, grant: Grant, started: float) -> list[Lease]:
+        now = time.monotonic()
+        runtime = self._rt
+        holds = Hold.of(runtime, grant, now, now - started, caller_place())
+        for hold in holds:
+            runtime.keeper.keep(hold)
+        return [Lease(hold, self._release) for hold in holds]
+
+    # ---- release -----------------------------------------------------------------------------------------------
+
+    def _release(self, hold: Hold, unsent: bool) -> Ended | None:
+        ended = self._end(hold.runtime, hold.ending(unsent=unsent), time.monotonic() + self._config.attempt_timeout)
+        if ended in (Ended.LOST, Ended.UNKNOWN):
+            hold.runtime.keeper.late_release(hold)
+        return ended
+
+    def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:
+        """Release by id; what the store does not take now, the keeper repeats."""
+        try:
+            return self._exchange.release(ending, deadline)
+        except StoreUnavailable:
+            runtime.keeper.end_later(ending)
+            return None
+        except BaseException:
+            runtime.keeper.end_later(ending)
+            raise
+
+    # ---- looking and tending -----------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What is in use, what waits, in the whole namespace. Not one moment's picture: one call per path."""
+        lines = self._paths()
+        replies = [self._run(self._snapshot_call(line)) for line in lines]
+        return self._status(lines, replies, self.instances())
+
+    def instances(self) -> list[Instance]:
+        """The clients that are alive now, in all processes."""
+        store, members, _, profiles = self._rt.keyspace.instance_keys
+        wire = self._exchange.wire
+        clock = wire.command("TIME")
+        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
+        listed = pairs_of(wire.command("ZRANGEBYSCORE", members, f"({now}", "+inf", "WITHSCORES"))
+        if not listed:
+            return []
+        packed = wire.command("HMGET", profiles, *(member for member, _ in listed))
+        return self._instances(listed, packed, clock)
+
+    def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
+        """
+        Clear the rate windows of a model, a provider with its models, or the namespace, for every instance.
+
+        Leases and waiters stay, unless `all` is given. Keys of ours that hold a wrong type are removed. Returns the
+        number of keys removed.
+        """
+        provider, model = self._check_reset(provider, model)
+        removed = 0
+        for call in self._reset_calls(self._paths(), provider, model, all):
+            reply = self._run(call)
+            self._rt.note(None, scripts.header(reply))
+            removed += reply[scripts.HEADER_VALUES]
+        return removed
+
+    def _paths(self) -> list[Line]:
+        return self._known_paths(self._exchange.wire.command("ZRANGE", self._rt.keyspace.instance_keys[2], 0, -1))
+
+    def _run(self, call: scripts.Call) -> Any:
+        return self._exchange.wire.run(call, time.monotonic() + self._config.store_timeout)
+
+    def close(self) -> None:
+        """Give back what is held, leave the list of instances, close connections. Harmless when repeated."""
+        self._closed = True
+        self._rt.keeper.close()
+        self._exchange.close()
+
+    def __enter__(self) -> Self:
+        self._rt.keeper.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _await(waiter: Waiter, woken: threading.Event, deadline: float) -> Answer | None:
+    # A lock cannot wait longer than this in one go; a caller may wait for ever.
+    while not woken.wait(min(max(deadline - time.monotonic(), 0), 86_400)):
+        if time.monotonic() >= deadline:
+            return None
+    if waiter.error is not None:
+        raise waiter.error
+    return waiter.answer
+
+
+def _gather(client: Client, requests: Sequence[Request], least: int) -> Group:
+    """Send all requests in one call, wait for the least, and make a group of what has come."""
+    arrivals: queue.SimpleQueue[list[Hold] | Exception] = queue.SimpleQueue()
+    runtime = client._rt
+    runtime.keeper.start()
+    gathering = Gathering(runtime, requests, least, caller_place(), arrivals.put)
+
+    def withdraw() -> None:
+        for ending in gathering.withdraw():
+            client._end(runtime, ending, time.monotonic() + GRACE)
+        while not arrivals.empty():
+            late = arrivals.get()
+            for hold in late if isinstance(late, list) else ():
+                Lease(hold, client._release).release(Outcome.UNSENT)
+
+    def arrived(deadline: float) -> list[Lease]:
+        if arrivals.empty() and not gathering.waits:
+            return []
+        try:
+            holds = arrivals.get(timeout=min(max(deadline - time.monotonic(), 0), 86_400))
+        except queue.Empty:
+            raise gathering.timed_out() from None
+        if isinstance(holds, Exception):
+            raise holds
+        return [Lease(hold, client._release) for hold in holds]
+
+    def rest() -> Iterator[Lease]:
+        while leases := arrived(gathering.deadline):
+            yield from leases
+
+    leases: list[Lease] = []
+    try:
+        answers = client._exchange.acquire_all(requests, max(gathering.deadline, gathering.started + GRACE))
+        gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
+        while len(leases) < least or not arrivals.empty():
+            leases += arrived(gathering.deadline)
+    except BaseException:
+        withdraw()
+        for lease in leases:
+            lease.release(Outcome.UNSENT)
+        raise
+    return Group(leases, rest, withdraw)

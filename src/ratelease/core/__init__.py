@@ -1,0 +1,1 @@
+"""The decisions of ratelease: pure, without I/O, threads, clocks or chance."""

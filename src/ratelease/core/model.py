@@ -1,0 +1,208 @@
+"""The values that decisions are made of."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..limits import UNITS, Limits
+from .keys import Path
+
+# One letter a unit in costs, limits and windows, as the Lua files know them.
+UNIT_LETTERS: dict[str, str] = {"requests": "r", "tokens": "t", "input_tokens": "i", "output_tokens": "o"}
+LETTER_UNITS: dict[str, str] = {letter: unit for unit, letter in UNIT_LETTERS.items()}
+
+HIGHEST_WEIGHT = 1024
+HIGHEST_COUNT = 1024
+
+
+class Outcome(enum.Enum):
+    """How a call ended; what :meth:`Lease.release` is told."""
+
+    OK = "ok"
+    THROTTLED = "throttled"
+    OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    QUOTA = "quota"
+    CANCELLED = "cancelled"
+    IGNORED = "ignored"
+    UNSENT = "unsent"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One path as its calls need it: keys, and what this client says of each scope's limits."""
+
+    path: Path
+    keys: tuple[str, ...]
+    specs: tuple[str, ...]
+    provider: str
+    model: str
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """
+    One request for `n` leases of one path that are granted together.
+
+    `id` is the id of the first lease: a random text for one lease, `<random>.1` for a group. `deadline` is monotonic
+    seconds. `sent` counts the times it may have reached the store, `answered` those of which a reply came back.
+    """
+
+    line: Line
+    id: str
+    n: int
+    weight: int
+    costs: str
+    deadline: float
+    waits: bool
+    sent: int = 0
+    answered: int = 0
+
+    @property
+    def may_land(self) -> bool:
+        """Whether a copy of it may still be on its way, so that ending it must leave a tombstone."""
+        return self.sent > self.answered
+
+    @property
+    def lease_ids(self) -> list[str]:
+        """The ids of the leases it stands for."""
+        if self.n == 1:
+            return [self.id]
+        base = self.id[:-1]
+        return [f"{base}{i}" for i in range(1, self.n + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leases that were granted: `at` in the server's ms, `deadline` on the holder's monotonic clock."""
+
+    request: Request
+    at: int
+    deadline: float
+    epoch: str
+
+
+Reason = Literal["limit", "queued", "deadline", "recovering", "withdrawn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    Why nothing was granted. Falsy.
+
+    Attributes:
+
+        scope: The binding scope: "openai/gpt-4o", "openai", "pool:opus" or "total".
+
+        dimension: The binding limit: "concurrency", or a rate such as "requests/60s".
+
+        used: What is in use of it. limit: how much there is.
+
+        retry_after: Seconds until another try can succeed, as far as it is known; None if nobody can know.
+
+        reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "recovering" (the
+            store has lost data and waits for holders), or "withdrawn".
+    """
+
+    scope: str
+    dimension: str
+    used: int
+    limit: int
+    retry_after: float | None
+    reason: Reason
+    position: int = 0
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What every path script says before its own answer. Times in ms of the server's clock."""
+
+    now: int
+    epoch: str
+    generation: int
+    ttl: int
+    beat: int
+    claim_ttl: int
+    following: str
+    timer: int
+
+
+class Verdict(enum.IntEnum):
+    """What acquire.lua answers to one request."""
+
+    GRANTED = 1
+    PARKED = 2
+    REFUSED = 3
+    IMPOSSIBLE = 4
+    TOMBSTONED = 5
+
+
+class Ended(enum.IntEnum):
+    """What release.lua answers to one lease."""
+
+    RELEASED = 1
+    LOST = 2
+    WITHDRAWN = 3
+    UNKNOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What acquire.lua says of one request. `sent` is the monotonic time before the call was sent."""
+
+    status: Verdict
+    scope: int
+    dimension: str
+    used: int
+    limit: int
+    at: int
+    position: int
+    estimate: int
+    header: Header
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One lease as renew.lua needs it."""
+
+    id: str
+    weight: int
+    at: int
+    costs: str
+
+
+def spec_of(limits: Limits | None) -> str:
+    """Limits as scripts read them: "c8 r60000=500+250", "none", or "-" for no opinion."""
+    if limits is None:
+        return "-"
+    parts = [f"c{limits.concurrency}"] if limits.concurrency is not None else []
+    for rate in limits.windows:
+        guard = min(round(limits.guard * 1000), rate.window_ms // 10)
+        parts.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}+{guard}")
+    return " ".join(parts) or "none"
+
+
+def costs_of(charges: dict[str, int]) -> str:
+    """Charges of one lease as scripts read them: "r1t1200"."""
+    return "".join(f"{UNIT_LETTERS[unit]}{charges[unit]}" for unit in UNITS if charges.get(unit))
+
+
+def dimension_label(dimension: str) -> str:
+    """A dimension of a script in words: "c" is concurrency, "r60000" is requests/60s."""
+    if dimension == "c":
+        return "concurrency"
+    unit = LETTER_UNITS.get(dimension[:1])
+    if unit and dimension[1:].isdigit():
+        return f"{unit}/{int(dimension[1:]) / 1000:g}s"
+    return dimension

@@ -1,0 +1,173 @@
+"""One typed binding per Lua file: what goes in, what comes out. Pure; a test compares it with the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StoreUnavailable
+from .keys import Keyspace, Path
+from .model import Answer, Ended, Header, Held, Line, Request, Verdict
+from .session import Session
+
+HEADER_VALUES = 9
+ANSWER_VALUES = 8
+SCHEMA = 1
+
+ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET = (
+    "acquire",
+    "release",
+    "grant",
+    "renew",
+    "beat",
+    "snapshot",
+    "reset",
+)
+SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One EVALSHA to come."""
+
+    script: str
+    keys: Sequence[str]
+    arguments: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """One lease to end, or waiter to withdraw. `may_land`: its acquire may yet arrive, so a tombstone must stay."""
+
+    line: Line
+    id: str
+    unsent: bool = False
+    may_land: bool = False
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _path_call(script: str, session: Session, keyspace: Keyspace, line: Line, arguments: Iterable[Any]) -> Call:
+    head = [*session.arguments(), line.path.name, keyspace.inbox_prefix, *line.specs]
+    return Call(script, line.keys, [*head, *arguments])
+
+
+def header(reply: Any) -> Header:
+    """
+    Read the first values of an answer.
+
+    Raises:
+
+        StoreUnavailable: The store is of a newer schema, or the answer is none of ours.
+    """
+    if isinstance(reply, list) and len(reply) == 2 and reply[0] == 1:
+        raise StoreUnavailable(
+            f"the store's schema is {_text(reply[1])}, this version of ratelease knows up to {SCHEMA}: upgrade "
+            "ratelease here, or use another namespace"
+        )
+    if not isinstance(reply, list) or len(reply) < HEADER_VALUES or reply[0] != 0:
+        raise StoreUnavailable(f"the store answered something that no script of ratelease says: {reply!r:.200}")
+    return Header(
+        int(reply[1]),
+        _text(reply[2]),
+        int(reply[3]),
+        int(reply[4]),
+        int(reply[5]),
+        int(reply[6]),
+        _text(reply[7]),
+        int(reply[8]),
+    )
+
+
+def acquire(session: Session, keyspace: Keyspace, requests: Sequence[Request], now: float) -> Call:
+    """Ask for all of these requests, which are of one line. `now` is monotonic seconds."""
+    arguments: list[Any] = []
+    for request in requests:
+        remaining = request.deadline - now
+        wait = -1 if not request.waits else 0 if remaining > 1e9 else max(1, round(remaining * 1000))
+        arguments += (request.id, request.n, request.weight, wait, request.costs)
+    return _path_call(ACQUIRE, session, keyspace, requests[0].line, arguments)
+
+
+def acquire_answers(reply: Any, sent: float) -> list[Answer]:
+    """What each request was answered, in order."""
+    head = header(reply)
+    answers = []
+    for at in range(HEADER_VALUES, len(reply), ANSWER_VALUES):
+        status, scope, dimension, used, limit, when, position, estimate = reply[at : at + ANSWER_VALUES]
+        answers.append(
+            Answer(
+                Verdict(status),
+                scope,
+                _text(dimension),
+                used,
+                limit,
+                when,
+                position,
+                estimate,
+                head,
+                sent,
+            )
+        )
+    return answers
+
+
+def release(session: Session, keyspace: Keyspace, endings: Sequence[Ending]) -> Call:
+    """End all of these, which are of one line."""
+    arguments: list[Any] = []
+    for ending in endings:
+        arguments += (ending.id, int(ending.unsent), int(ending.may_land))
+    return _path_call(RELEASE, session, keyspace, endings[0].line, arguments)
+
+
+def release_answers(reply: Any) -> tuple[Header, list[Ended]]:
+    """How each ended, in order."""
+    return header(reply), [Ended(value) for value in reply[HEADER_VALUES:]]
+
+
+def grant(session: Session, keyspace: Keyspace, line: Line) -> Call:
+    """Give the line's queue what has become free."""
+    return _path_call(GRANT, session, keyspace, line, ())
+
+
+def ids_after_header(reply: Any) -> tuple[Header, list[str]]:
+    """Answer of grant (own unclaimed ids) and renew (lost ids)."""
+    return header(reply), [_text(value) for value in reply[HEADER_VALUES:]]
+
+
+def renew(session: Session, keyspace: Keyspace, line: Line, held: Iterable[Held], epoch: str) -> Call:
+    """
+    Extend these leases of one line, which were last confirmed under this epoch.
+
+    Under another epoch the store has lost them, and registers them again.
+    """
+    arguments: list[Any] = []
+    for lease in held:
+        arguments += (lease.id, lease.weight, lease.at, lease.costs)
+    call = _path_call(RENEW, session, keyspace, line, arguments)
+    call.arguments[2] = epoch
+    return call
+
+
+def beat(session: Session, keyspace: Keyspace, profile: bytes, *, leave: bool = False) -> Call:
+    """Keep the instance listed, or take it off."""
+    arguments = [*session.arguments(), "", "", "leave" if leave else "stay", profile]
+    return Call(BEAT, keyspace.instance_keys, arguments)
+
+
+def foreign_line(keyspace: Keyspace, path: Path) -> Line:
+    """A path of somebody else's, whose limits are not guessed."""
+    return Line(path, tuple(keyspace.path_keys(path)), ("?",) * len(path.scopes), path.provider, path.model)
+
+
+def snapshot(session: Session, keyspace: Keyspace, line: Line) -> Call:
+    """Look at one path."""
+    return _path_call(SNAPSHOT, session, keyspace, line, ())
+
+
+def reset(session: Session, keyspace: Keyspace, line: Line, meant: Sequence[bool], *, everything: bool) -> Call:
+    """Clear the scopes of a path that are meant."""
+    return _path_call(RESET, session, keyspace, line, (int(everything), *(int(scope) for scope in meant)))

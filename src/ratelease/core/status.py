@@ -1,0 +1,96 @@
+"""What people see of the store: limits and use per scope, queues per path."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .keys import Path, scope_label
+from .model import dimension_label
+from .scripts import header
+
+
+@dataclass(frozen=True, slots=True)
+class RateStatus:
+    """One rate of a scope: what of it counts now."""
+
+    dimension: str
+    used: int
+    limit: int
+
+    @property
+    def remaining(self) -> int:
+        """What is left of it now."""
+        return max(self.limit - self.used, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatus:
+    """
+    One scope. `concurrency` is None where there is no limit; `in_flight` is counted all the same.
+
+    `key` is the part of its Redis keys that names it.
+    """
+
+    scope: str
+    key: str
+    in_flight: int
+    concurrency: int | None
+    rates: tuple[RateStatus, ...]
+    waiting_paths: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """One path with callers parked: how many, and how many seconds the first of them has waited."""
+
+    path: str
+    scopes: tuple[str, ...]
+    waiting: int
+    head_waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A namespace: its scopes, queues and instances. `store` is its address without secrets."""
+
+    store: str
+    namespace: str
+    scopes: tuple[ScopeStatus, ...] = ()
+    queues: tuple[QueueStatus, ...] = ()
+    instances: int = 0
+    lost: int = 0
+    epoch: str = field(default="", repr=False)
+
+    def scope(self, label: str) -> ScopeStatus | None:
+        """The scope of this label, such as "openai/gpt-4o", "openai", "pool:opus" or "total"."""
+        return next((scope for scope in self.scopes if scope.scope == label.casefold()), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+
+def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatus | None]:
+    """What snapshot.lua says of one path."""
+    if not isinstance(reply, list) or not reply or reply[0] != 0:
+        header(reply)
+    _, _, _, waiting, head_waited, _ = reply[:6]
+    at, scopes = 6, []
+    for scope in path.scopes:
+        _, spec, use, waiting_paths, rates = reply[at : at + 5]
+        at += 5
+        words = spec.decode() if isinstance(spec, bytes) else str(spec)
+        limit = words.split(" ")[0].removeprefix("c") if words.startswith("c") else None
+        found = []
+        for _ in range(rates):
+            name, used, most = reply[at : at + 3]
+            found.append(RateStatus(dimension_label(name.decode()), used, most))
+            at += 3
+        concurrency = int(limit) if limit else None
+        scopes.append(ScopeStatus(scope_label(scope), scope, use, concurrency, tuple(found), waiting_paths))
+    queue = None
+    if waiting:
+        labels = tuple(map(scope_label, path.scopes))
+        queue = QueueStatus(path.name, labels, waiting, max(head_waited, 0) / 1000)
+    return scopes, queue

@@ -1,0 +1,436 @@
+"""Leases and groups as their owners see them, in both colours."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from .core.model import Ended, Outcome
+from .shell import held_here
+from .store.hold import Hold
+
+ReleaseNow = Callable[[Hold, bool], Ended | None]
+ReleaseSoon = Callable[[Hold, bool], Awaitable[Ended | None]]
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """How a call ended that left its `with` by this exception."""
+    if error is None:
+        return Outcome.OK
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
+        return Outcome.CANCELLED
+    return Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
+
+
+class _LeaseBase:
+    """What a lease tells, whatever its colour."""
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._taken = False
+        self._token: Token[Any] | None = None
+        hold.owner = weakref.ref(self)
+
+    @property
+    def id(self) -> str:
+        """128 random bits as text, with a number behind it inside a group."""
+        return self._hold.id
+
+    @property
+    def provider(self) -> str:
+        """The provider, case-folded."""
+        return self._hold.line.provider
+
+    @property
+    def model(self) -> str:
+        """The model, case-folded."""
+        return self._hold.line.model
+
+    @property
+    def deadline(self) -> float:
+        """Until when the slot is surely ours, on `time.monotonic()`; heartbeats move it on."""
+        return self._hold.deadline
+
+    @property
+    def valid(self) -> bool:
+        """Whether the slot is surely ours now. False before the store could give it to anybody else."""
+        hold = self._hold
+        return not hold.ended and not hold.lost and time.monotonic() < hold.deadline
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease expired before it was released."""
+        hold = self._hold
+        return hold.lost or (not hold.ended and time.monotonic() >= hold.deadline)
+
+    @property
+    def waited(self) -> float:
+        """Seconds from asking to having it."""
+        return self._hold.waited
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """What was unusual about its admission; empty as a rule."""
+        return self._hold.flags
+
+    def __repr__(self) -> str:
+        state = "ended" if self._hold.ended else "lost" if self.lost else "valid"
+        return f"<{type(self).__name__} {self.id} {self.provider}/{self.model} {state}>"
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _entered(self, owner: int) -> None:
+        self._token = held_here.set((*held_here.get(), (self._hold, owner)))
+
+    def _left(self) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        held_here.set(tuple(entry for entry in held_here.get() if entry[0] is not self._hold))
+
+    def _begin_end(self) -> bool:
+        """Whether this call is the one that ends the lease."""
+        hold = self._hold
+        if hold.ended or hold.runtime.dead:
+            return False
+        hold.ended = True
+        hold.runtime.keeper.unkeep(hold)
+        return True
+
+    def _drop(self) -> None:
+        hold = self._hold
+        if not hold.ended and not hold.runtime.dead:
+            # A finaliser may run anywhere, in any thread: it only notes the id.
+            hold.runtime.keeper.dropped.append(hold)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_taken", True):
+            self._drop()
+
+
+class Lease(_LeaseBase):
+    """
+    The right to have one call in flight. A context manager: leaving it releases.
+
+    Leaving by an exception releases as well: cancellation and interrupts as `cancelled`, TimeoutError as `timeout`,
+    anything else as `error`. A lease that is neither entered nor released is released when it is garbage-collected,
+    with a warning that says where it was acquired.
+    """
+
+    def __init__(self, hold: Hold, release: ReleaseNow) -> None:
+        super().__init__(hold)
+        self._release = release
+
+    def release(self, outcome: Outcome = Outcome.OK) -> None:
+        """
+        Give the slot back. Only the first call does anything; it never raises for the store's sake.
+
+        Args:
+
+            outcome: How the call ended. UNSENT returns everything the lease charged: the call never left this host.
+        """
+        if self._begin_end():
+            self._release(self._hold, outcome is Outcome.UNSENT)
+
+    def wrap_stream(self, stream: Any) -> LeasedStream:
+        """
+        Hand the lease over to a stream (any iterable): it is held until the stream ends, fails, is closed or dropped.
+
+        The object returned iterates, closes and forwards every other attribute like `stream`.
+        """
+        self._taken = True
+        return LeasedStream(self, stream)
+
+    def __enter__(self) -> Self:
+        self._entered(threading.get_ident())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left()
+        if not self._taken:
+            self.release(outcome_of(error))
+
+
+class AsyncLease(_LeaseBase):
+    """As :class:`Lease`, for one event loop: `async with`, `await lease.release()`."""
+
+    def __init__(self, hold: Hold, release: ReleaseSoon) -> None:
+        super().__init__(hold)
+        self._release = release
+
+    async def release(self, outcome: Outcome = Outcome.OK) -> None:
+        """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
+        if self._begin_end():
+            await self._release(self._hold, outcome is Outcome.UNSENT)
+
+    def wrap_stream(self, stream: Any) -> AsyncLeasedStream:
+        """As :meth:`Lease.wrap_stream`, for an async iterable."""
+        self._taken = True
+        return AsyncLeasedStream(self, stream)
+
+    async def __aenter__(self) -> Self:
+        self._entered(id(asyncio.current_task()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left()
+        if not self._taken:
+            await self.release(outcome_of(error))
+
+
+class _StreamBase:
+    """A stream that holds a lease; whatever is not ours is the stream's."""
+
+    def __init__(self, lease: Any, stream: Any) -> None:
+        self._lease = lease
+        self._stream = stream
+        self._iterator: Any = None
+        self._active()
+
+    def _active(self) -> None:
+        self._lease._hold.stream_since = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_stream"), name)
+
+    def __del__(self) -> None:
+        lease = self.__dict__.get("_lease")
+        if lease is not None:
+            lease._drop()
+
+
+class LeasedStream(_StreamBase):
+    """A stream and the lease it holds, until it ends."""
+
+    _lease: Lease
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._stream)
+            item = next(self._iterator)
+        except StopIteration:
+            self._lease.release()
+            raise
+        except BaseException as error:
+            self._lease.release(outcome_of(error))
+            raise
+        self._active()
+        return item
+
+    def close(self) -> None:
+        """Close the stream and release."""
+        try:
+            closing = getattr(self._stream, "close", None)
+            if closing is not None:
+                closing()
+        finally:
+            self._lease.release()
+
+    def __enter__(self) -> Self:
+        try:
+            enter = getattr(type(self._stream), "__enter__", None)
+            if enter is not None:
+                enter(self._stream)
+        except BaseException as error:
+            self._lease.release(outcome_of(error))
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        try:
+            leave = getattr(type(self._stream), "__exit__", None)
+            if leave is not None:
+                return leave(self._stream, kind, error, trace)
+            self.close()
+            return None
+        finally:
+            self._lease.release(outcome_of(error))
+
+
+class AsyncLeasedStream(_StreamBase):
+    """As :class:`LeasedStream`, asynchronous."""
+
+    _lease: AsyncLease
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            if self._iterator is None:
+                self._iterator = aiter(self._stream)
+            item = await anext(self._iterator)
+        except StopAsyncIteration:
+            await self._lease.release()
+            raise
+        except BaseException as error:
+            await self._lease.release(outcome_of(error))
+            raise
+        self._active()
+        return item
+
+    async def aclose(self) -> None:
+        """Close the stream and release."""
+        try:
+            for name in ("aclose", "close"):
+                closing = getattr(self._stream, name, None)
+                if closing is not None:
+                    closed = closing()
+                    if hasattr(closed, "__await__"):
+                        await closed
+                    break
+        finally:
+            await self._lease.release()
+
+    async def close(self) -> None:
+        """The same as :meth:`aclose`: streams of some SDKs call it so."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        try:
+            enter = getattr(type(self._stream), "__aenter__", None)
+            if enter is not None:
+                await enter(self._stream)
+        except BaseException as error:
+            await self._lease.release(outcome_of(error))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        try:
+            leave = getattr(type(self._stream), "__aexit__", None)
+            if leave is not None:
+                return await leave(self._stream, kind, error, trace)
+            await self.aclose()
+            return None
+        finally:
+            await self._lease.release(outcome_of(error))
+
+
+AnyLease = TypeVar("AnyLease", Lease, AsyncLease)
+
+
+class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
+    """Leases that were asked for together; a sequence that grows as the rest arrives."""
+
+    def __init__(self, leases: Sequence[AnyLease]) -> None:
+        self._leases: list[AnyLease] = list(leases)
+
+    @overload
+    def __getitem__(self, index: int) -> AnyLease: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[AnyLease]: ...
+    def __getitem__(self, index: int | slice) -> AnyLease | Sequence[AnyLease]:
+        return self._leases[index]
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)}>"
+
+
+class Group(_GroupBase[Lease]):
+    """
+    What acquire_many gives: the leases granted so far. A context manager: leaving it releases what is left.
+
+    Each lease can be released by itself. With at_least < n the others stay queued; :meth:`rest` yields them.
+    """
+
+    def __init__(
+        self, leases: Sequence[Lease], rest: Callable[[], Iterator[Lease]], withdraw: Callable[[], None]
+    ) -> None:
+        super().__init__(leases)
+        self._rest = rest
+        self._withdraw = withdraw
+
+    def rest(self) -> Iterator[Lease]:
+        """
+        Yield the leases that were not granted at once, as they are granted.
+
+        Raises:
+
+            WaitTimeout: The deadline of the group has passed.
+        """
+        for lease in self._rest():
+            self._leases.append(lease)
+            yield lease
+
+    def release(self, outcome: Outcome = Outcome.OK) -> None:
+        """Release every lease of the group, and ask for no more."""
+        self._withdraw()
+        for lease in self._leases:
+            lease.release(outcome)
+
+    def __enter__(self) -> Self:
+        for lease in self._leases:
+            lease.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._withdraw()
+        finally:
+            for lease in reversed(self._leases):
+                lease.__exit__(kind, error, trace)
+
+
+class AsyncGroup(_GroupBase[AsyncLease]):
+    """As :class:`Group`, asynchronous: `async with`, `async for lease in group.rest()`."""
+
+    def __init__(
+        self,
+        leases: Sequence[AsyncLease],
+        rest: Callable[[], AsyncIterator[AsyncLease]],
+        withdraw: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(leases)
+        self._rest = rest
+        self._withdraw = withdraw
+
+    async def rest(self) -> AsyncIterator[AsyncLease]:
+        """As :meth:`Group.rest`."""
+        async for lease in self._rest():
+            self._leases.append(lease)
+            yield lease
+
+    async def release(self, outcome: Outcome = Outcome.OK) -> None:
+        """As :meth:`Group.release`."""
+        await self._withdraw()
+        for lease in self._leases:
+            await lease.release(outcome)
+
+    async def __aenter__(self) -> Self:
+        for lease in self._leases:
+            await lease.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._withdraw()
+        finally:
+            for lease in reversed(self._leases):
+                await lease.__aexit__(kind, error, trace)

@@ -1,0 +1,310 @@
+"""What both clients share: settings, argument checks, requests, and reading what the store says of itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any
+
+from .config import Config
+from .core import admission, scripts
+from .core.admission import Outer
+from .core.instances import Instance, check_metadata, decode_profile
+from .core.keys import check_name, parse_path
+from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
+from .core.scripts import Call
+from .core.status import QueueStatus, ScopeStatus, Status, read_snapshot
+from .errors import ConfigError
+from .limits import LimitBook, Limits, Pool, Rate
+from .store.hold import Hold
+from .store.keeper import live_keepers
+from .store.log import logger
+from .store.runtime import Runtime, new_id
+
+DEFAULT_TOKENS = 1000
+HIGHEST_TOKENS = 10**12
+
+Seconds = float | timedelta
+
+# The leases that the current context has entered: each with the task or thread that entered it.
+held_here: ContextVar[tuple[tuple[Hold, int], ...]] = ContextVar("ratelease_held", default=())
+
+_clients: weakref.WeakSet[Shell] = weakref.WeakSet()
+
+
+def outer_leases(runtime: Runtime, owner: int) -> tuple[Outer, ...]:
+    """The live leases of this store that this very task or thread has entered."""
+    return tuple(
+        hold.outer()
+        for hold, entered_by in held_here.get()
+        if entered_by == owner and not hold.ended and hold.runtime.keyspace.base == runtime.keyspace.base
+    )
+
+
+def _seconds(value: object, what: str) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
+        raise ConfigError(f"{what} must be seconds from 0 (math.inf waits for ever) or a timedelta, not {value!r}")
+    return float(value)
+
+
+def _count(value: object, what: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{what} must be a whole number from {low} to {high:,}, not {value!r}")
+    return value
+
+
+class Shell:
+    """The half of a client that needs no colour."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        limits: Mapping[str, Limits] | None = None,
+        pools: Mapping[str, Pool] | None = None,
+        config: Config | None = None,
+        namespace: str | None = None,
+        credential: str | None = None,
+        default_timeout: Seconds | None = None,
+        lease_ttl: Seconds | None = None,
+        heartbeat: Seconds | None = None,
+        unknown: str | None = None,
+        require_shared: bool | None = None,
+        on_lost: Callable[[Any], object] | None = None,
+        on_queued: Callable[[Refusal], object] | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        times = {"default_timeout": default_timeout, "lease_ttl": lease_ttl, "heartbeat": heartbeat}
+        changes: dict[str, object] = {
+            name: None if value is None else _seconds(value, name) for name, value in times.items()
+        }
+        self._config = (config or Config()).replace(
+            url=url, namespace=namespace, unknown=unknown, require_shared=require_shared, **changes
+        )
+        self._book = LimitBook(limits, pools)
+        self._credential = credential
+        self._metadata = check_metadata(metadata)
+        self._on_lost = on_lost
+        self._on_queued = on_queued
+        self._closed = False
+        self._rt = self._make_runtime()
+        self._forget_connections()
+        if not self._rt.endpoint.shared and url is None and config is None:
+            logger.warning(
+                "no store was named: limits are kept in this process only. Pass url='redis://…' to share them"
+            )
+        _clients.add(self)
+
+    def _make_runtime(self) -> Runtime:
+        return Runtime(
+            self._config,
+            self._book,
+            credential=self._credential,
+            metadata=self._metadata,
+            on_lost=self._on_lost,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._rt.endpoint.label} namespace={self._config.namespace!r}>"
+
+    # ---- fork --------------------------------------------------------------------------------------------------
+
+    def _after_fork(self) -> None:
+        """In the child: begin as another instance, and never touch what the parent holds."""
+        self._rt.dead = True
+        if not self._rt.endpoint.shared:
+            logger.warning("memory:// was forked: the child now counts by itself. Use redis:// to share limits")
+        self._rt = self._make_runtime()
+        held_here.set(())
+        self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        """Begin without connections: a new client, or a child after fork."""
+
+    # ---- requests ----------------------------------------------------------------------------------------------
+
+    def _line(self, provider: str, model: str, pools: Iterable[str]) -> Line:
+        if self._closed:
+            raise ConfigError("this client is closed: make a new one")
+        names = (pools,) if isinstance(pools, str) else tuple(pools)
+        checked = tuple(check_name(pool, "pool").casefold() for pool in names)
+        return self._rt.line(
+            check_name(provider, "provider").casefold(), check_name(model, "model").casefold(), checked
+        )
+
+    def _requests(
+        self,
+        provider: str,
+        model: str,
+        counts: Sequence[int],
+        *,
+        tokens: int | None,
+        input_tokens: int | None,
+        output_tokens: int | None,
+        weight: int,
+        timeout: Seconds | None,
+        pools: Iterable[str],
+        waits: bool,
+    ) -> list[Request]:
+        """One request for each of `counts`, of one path; nothing has been sent when this raises."""
+        weight = _count(weight, "weight", 1, HIGHEST_WEIGHT)
+        limit = self._config.default_timeout if timeout is None else _seconds(timeout, "timeout")
+        charges = self._charges(provider, model, pools, tokens, input_tokens, output_tokens)
+        line = self._line(provider, model, pools)
+        deadline = time.monotonic() + limit
+        return [
+            Request(
+                line,
+                new_id() + (".1" if n > 1 else ""),
+                n,
+                weight,
+                costs_of(charges),
+                deadline,
+                waits and limit > 0,
+            )
+            for n in counts
+        ]
+
+    def _request(
+        self,
+        provider: str,
+        model: str,
+        tokens: int | None,
+        input_tokens: int | None,
+        output_tokens: int | None,
+        weight: int,
+        timeout: Seconds | None,
+        pools: Iterable[str],
+        waits: bool,
+    ) -> Request:
+        return self._requests(
+            provider,
+            model,
+            (1,),
+            tokens=tokens,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            weight=weight,
+            timeout=timeout,
+            pools=pools,
+            waits=waits,
+        )[0]
+
+    def _charges(
+        self,
+        provider: str,
+        model: str,
+        pools: Iterable[str],
+        tokens: int | None,
+        input_tokens: int | None,
+        output_tokens: int | None,
+    ) -> dict[str, int]:
+        """What one lease charges of each unit. An estimate that is not given is never 0 under a token rate."""
+        given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
+        counts = {unit: _count(n, unit, 0, HIGHEST_TOKENS) for unit, n in given.items() if n is not None}
+        if "tokens" in counts and len(counts) > 1:
+            raise ConfigError("tokens is the total: give either tokens, or input_tokens and output_tokens")
+        if len(counts) == 2:
+            counts["tokens"] = counts["input_tokens"] + counts["output_tokens"]
+        charges = {"requests": 1, **counts}
+        for rate in self._own_rates(provider, model, pools):
+            if rate.of not in charges:
+                charges[rate.of] = counts.get("tokens", min(DEFAULT_TOKENS, rate.limit))
+        return charges
+
+    def _own_rates(self, provider: str, model: str, pools: Iterable[str]) -> list[Rate]:
+        line = self._line(provider, model, pools)
+        book, named = self._book, [scope for scope in line.path.scopes if scope.startswith("g:")]
+        entries = [book.model(line.provider, line.model), book.provider(line.provider), book.total]
+        entries += [book.pool(scope[2:]) for scope in named]
+        return [rate for entry in entries if entry is not None for rate in entry.windows]
+
+    def _group_counts(self, n: object, at_least: object) -> tuple[list[int], int]:
+        """How acquire_many(n, at_least) is asked: one group of at_least, the rest one by one behind it."""
+        count = _count(n, "n", 1, HIGHEST_COUNT)
+        least = count if at_least is None else _count(at_least, "at_least", 0, count)
+        return ([least] if least else []) + [1] * (count - least), least
+
+    def _tell_queued(self, line: Line, answer: Any) -> None:
+        if self._on_queued is not None:
+            try:
+                self._on_queued(admission.refusal(line, answer))
+            except Exception:
+                logger.exception("on_queued raised")
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def _known_paths(self, reply: Any) -> list[Line]:
+        paths = [parse_path(name.decode("utf-8", "replace")) for name in reply]
+        return [scripts.foreign_line(self._rt.keyspace, path) for path in paths if path is not None]
+
+    def _snapshot_call(self, line: Line) -> Call:
+        return scripts.snapshot(self._rt.session, self._rt.keyspace, line)
+
+    def _status(self, lines: Sequence[Line], replies: Sequence[Any], instances: Sequence[Instance]) -> Status:
+        scopes: dict[str, ScopeStatus] = {}
+        queues: list[QueueStatus] = []
+        for line, reply in zip(lines, replies, strict=True):
+            found, queue = read_snapshot(line.path, reply)
+            scopes.update((scope.key, scope) for scope in found)
+            queues += [queue] if queue else []
+        return Status(
+            store=self._rt.endpoint.label,
+            namespace=self._config.namespace,
+            scopes=tuple(scopes[key] for key in sorted(scopes)),
+            queues=tuple(queues),
+            instances=len(instances),
+            lost=sum(instance.lost for instance in instances),
+            epoch=self._rt.session.epoch,
+        )
+
+    def _instances(self, members: Sequence[Any], profiles: Sequence[Any], clock: Sequence[bytes]) -> list[Instance]:
+        now = int(clock[0]) + int(clock[1]) / 1e6
+        found = []
+        for (id, until), profile in zip(members, profiles, strict=True):
+            age = max(now - (until / 1000 - self._rt.session.ttl / 1000), 0.0)
+            found.append(decode_profile(id.decode("utf-8", "replace"), profile or b"", age))
+        return found
+
+    def _reset_calls(
+        self, lines: Sequence[Line], provider: str | None, model: str | None, everything: bool
+    ) -> list[Call]:
+        runtime, calls = self._rt, []
+        for line in lines:
+            meant = runtime.scopes_of(line.path, provider, model)
+            if any(meant):
+                calls.append(scripts.reset(runtime.session, runtime.keyspace, line, meant, everything=everything))
+        return calls
+
+    @staticmethod
+    def _check_reset(provider: str | None, model: str | None) -> tuple[str | None, str | None]:
+        if provider is None and model is not None:
+            raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
+        return (
+            None if provider is None else check_name(provider, "provider").casefold(),
+            None if model is None else check_name(model, "model").casefold(),
+        )
+
+
+def pairs_of(reply: Sequence[Any]) -> list[tuple[Any, float]]:
+    """Members and scores of a ZRANGE … WITHSCORES, however this version of redis-py groups them."""
+    if reply and isinstance(reply[0], (list, tuple)):
+        return [(member, float(score)) for member, score in reply]
+    return [(reply[i], float(reply[i + 1])) for i in range(0, len(reply), 2)]
+
+
+def _forked() -> None:
+    live_keepers.clear()
+    for client in list(_clients):
+        client._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

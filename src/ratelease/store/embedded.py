@@ -1,0 +1,35 @@
+"""The store behind memory://: one fakeredis server per process and name, shared by both colours."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import fakeredis
+
+_servers: dict[str, fakeredis.FakeServer] = {}
+_lock = threading.Lock()
+
+
+def server(url: str) -> fakeredis.FakeServer:
+    """The server of memory://name; the same one for the same URL, for as long as the process lives."""
+    with _lock:
+        if url not in _servers:
+            _servers[url] = fakeredis.FakeServer(server_type="redis", version=(7,))
+        return _servers[url]
+
+
+def sync_pool(url: str) -> Any:
+    """A maker of connections for threads."""
+    return fakeredis.FakeRedis(server=server(url)).connection_pool
+
+
+def async_pool(url: str) -> Any:
+    """A maker of connections for event loops."""
+    return fakeredis.FakeAsyncRedis(server=server(url)).connection_pool
+
+
+def discard(url: str) -> None:
+    """Forget a server and all that it holds."""
+    with _lock:
+        _servers.pop(url, None)

@@ -1,0 +1,102 @@
+"""Where the store is: a URL, and the connections it stands for."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..config import Config
+from ..errors import ConfigError
+
+SCHEMES = ("memory", "redis", "rediss", "unix")
+
+
+class Endpoint:
+    """
+    The address of a store, and a maker of single connections to it in both colours.
+
+    Retries, time-outs and pooling are ours: redis-py's defaults repeat a script up to eleven times or wait for ever,
+    depending on its version.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.url = config.url
+        self.scheme = urlsplit(config.url).scheme
+        if self.scheme not in SCHEMES:
+            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise ConfigError(f"the store's URL begins with {self.scheme!r}://, but only {known} are known")
+        self.shared = self.scheme != "memory"
+        if config.require_shared and not self.shared:
+            raise ConfigError(
+                "require_shared is set, but the store is memory://, which only this process sees: "
+                "pass url='redis://…' or set RATELEASE_URL"
+            )
+        self._attempt = config.attempt_timeout
+        if self.shared:
+            self._sync_pool, self._async_pool  # noqa: B018 - a URL that redis-py cannot read fails here, not later
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.label}>"
+
+    @property
+    def label(self) -> str:
+        """The address without user and password."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}"
+
+    def _options(self, retry: Any) -> dict[str, Any]:
+        return {
+            "socket_connect_timeout": self._attempt,
+            "retry": retry,
+            "protocol": 2,
+            "client_name": "ratelease",
+            "decode_responses": False,
+            "health_check_interval": 0,
+        }
+
+    @functools.cached_property
+    def _sync_pool(self) -> Any:
+        if not self.shared:
+            from .embedded import sync_pool
+
+            return sync_pool(self.url)
+        options = self._options(Retry(NoBackoff(), 0))
+        return self._from_url(redis.ConnectionPool, options | {"socket_timeout": self._attempt})
+
+    @functools.cached_property
+    def _async_pool(self) -> Any:
+        if not self.shared:
+            from .embedded import async_pool
+
+            return async_pool(self.url)
+        options = self._options(redis.asyncio.retry.Retry(NoBackoff(), 0))
+        # Time-outs of single reads are the event loop's; redis-py 8 would bring its own 5 s.
+        return self._from_url(redis.asyncio.ConnectionPool, options | {"socket_timeout": None})
+
+    def _from_url(self, pool: Any, options: dict[str, Any]) -> Any:
+        try:
+            return pool.from_url(self.url, **options)
+        except Exception as error:
+            # redis-py's text may quote the URL, and with it a password.
+            raise ConfigError(f"the store's URL {self.label} cannot be read ({type(error).__name__})") from None
+
+    def connection(self) -> Any:
+        """A new connection for threads, not connected yet."""
+        with _making:
+            return self._sync_pool.make_connection()
+
+    def async_connection(self) -> Any:
+        """A new connection for one event loop, not connected yet."""
+        with _making:
+            return self._async_pool.make_connection()
+
+
+_making = threading.Lock()

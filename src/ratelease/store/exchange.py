@@ -1,0 +1,310 @@
+"""
+The exchange joins calls in flight. One lane per path and script: while a call of a lane is on its way newcomers
+queue, and go together in the next one; nobody waits when the lane is idle.
+
+A batch runs under its leader's remaining time. If it ends by that, the others' outcome is unknown and they go again
+by id, which is safe for every script. Threads take turns in leading; on an event loop a task leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from ..core import scripts
+from ..core.model import Answer, Ended, Line, Request
+from ..core.scripts import Call, Ending
+from ..errors import StoreUnavailable
+from .runtime import Runtime
+from .wire import AsyncWire, Wire
+
+LARGEST_BATCH = 128
+
+
+class _Item:
+    """One request or ending on its way. `result` and `error` are set once, before it is woken."""
+
+    __slots__ = ("deadline", "error", "leads", "payload", "queued", "result", "wake")
+
+    def __init__(self, payload: Request | Ending, deadline: float) -> None:
+        self.payload = payload
+        self.deadline = deadline
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.queued = False
+        self.leads = False
+        self.wake: Any = None
+
+
+class _Again(Exception):
+    """The batch ended by its leader's deadline: this item's outcome is unknown, it goes again."""
+
+
+def _late(runtime: Runtime) -> StoreUnavailable:
+    return StoreUnavailable(f"the store at {runtime.endpoint.label} did not answer before the caller's deadline")
+
+
+class _Batch:
+    """What goes in one call, and what its reply means for each item."""
+
+    def __init__(self, runtime: Runtime, items: Sequence[_Item]) -> None:
+        self.runtime = runtime
+        self.items = items
+        self.deadline = items[0].deadline
+        self.line: Line = items[0].payload.line
+
+    def call(self) -> Call:
+        """The call for the items."""
+        payloads: Any = [item.payload for item in self.items]
+        session, keyspace = self.runtime.session, self.runtime.keyspace
+        if isinstance(payloads[0], Request):
+            self.sent_at = time.monotonic()
+            return scripts.acquire(session, keyspace, payloads, self.sent_at)
+        return scripts.release(session, keyspace, payloads)
+
+    def sent(self) -> None:
+        """Note that the requests may have reached the store once more."""
+        for item in self.items:
+            if isinstance(item.payload, Request):
+                item.payload.sent += 1
+
+    def answered(self, reply: Any) -> None:
+        """Hand each item its result."""
+        results: Sequence[Answer] | Sequence[Ended]
+        if isinstance(self.items[0].payload, Request):
+            results = scripts.acquire_answers(reply, self.sent_at)
+            head = results[0].header
+        else:
+            head, results = scripts.release_answers(reply)
+        for item, result in zip(self.items, results, strict=True):
+            item.result = result
+            if isinstance(item.payload, Request):
+                item.payload.answered += 1
+        self.runtime.note(self.line, head)
+
+    def failed(self, error: BaseException) -> None:
+        """Hand each item the error, or send the followers again where only the leader's time was over."""
+        own = isinstance(error, Exception) and time.monotonic() < self.deadline
+        for number, item in enumerate(self.items):
+            item.error = error if own or number == 0 else _Again()
+
+
+class _Lane:
+    __slots__ = ("busy", "lock", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting: deque[_Item] = deque()
+        self.busy = False
+
+    def take(self, first: _Item | None = None) -> list[_Item]:
+        """The next batch, with `first` as its leader; the lock is held."""
+        items = [] if first is None else [first]
+        while self.waiting and len(items) < LARGEST_BATCH:
+            items.append(self.waiting.popleft())
+        for item in items:
+            item.queued = False
+        return items
+
+
+class Exchange:
+    """The exchange for threads."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.wire = Wire(runtime.endpoint, runtime.config)
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lock = threading.Lock()
+
+    def acquire(self, request: Request, deadline: float) -> Answer:
+        """Send a request; StoreUnavailable if no answer came by the deadline (the outcome is unknown then)."""
+        answer: Answer = self._submit(scripts.ACQUIRE, request, deadline)
+        return answer
+
+    def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
+        """Send requests of one line together, in their order; no newcomer comes between."""
+        answers: list[Answer] = []
+        for at in range(0, len(requests), LARGEST_BATCH):
+            batch = _Batch(self._runtime, [_Item(request, deadline) for request in requests[at : at + LARGEST_BATCH]])
+            batch.answered(self.wire.run(batch.call(), deadline, batch.sent))
+            answers += [item.result for item in batch.items]
+        return answers
+
+    def release(self, ending: Ending, deadline: float) -> Ended:
+        """End a lease or withdraw a waiter."""
+        ended: Ended = self._submit(scripts.RELEASE, ending, deadline)
+        return ended
+
+    def _lane(self, script: str, line: Line) -> _Lane:
+        key = (script, line.path.name)
+        lane = self._lanes.get(key)
+        if lane is None:
+            with self._lock:
+                lane = self._lanes.setdefault(key, _Lane())
+        return lane
+
+    def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
+        lane = self._lane(script, payload.line)
+        while True:
+            item = _Item(payload, deadline)
+            with lane.lock:
+                item.leads = not lane.busy
+                if item.leads:
+                    lane.busy = True
+                else:
+                    item.wake = threading.Event()
+                    item.queued = True
+                    lane.waiting.append(item)
+            if not item.leads:
+                self._follow(lane, item)
+            if item.leads:
+                self._lead(lane, item)
+            if item.error is None:
+                return item.result
+            if not isinstance(item.error, _Again):
+                raise item.error
+            if time.monotonic() >= deadline:
+                raise _late(self._runtime)
+
+    def _follow(self, lane: _Lane, item: _Item) -> None:
+        """Wait until somebody has carried the item, or until it is its turn to lead."""
+        try:
+            item.wake.wait(max(item.deadline - time.monotonic(), 0))
+        except BaseException:
+            with lane.lock:
+                if item.queued:
+                    lane.waiting.remove(item)
+                leads = item.leads
+            if leads:
+                self._hand_over(lane)
+            raise
+        with lane.lock:
+            if item.queued:
+                lane.waiting.remove(item)
+                item.error = _late(self._runtime)
+            elif not item.leads and item.result is None and item.error is None:
+                item.error = _late(self._runtime)
+
+    def _lead(self, lane: _Lane, item: _Item) -> None:
+        with lane.lock:
+            batch = _Batch(self._runtime, lane.take(item))
+        try:
+            call = batch.call()
+            batch.answered(self.wire.run(call, batch.deadline, batch.sent))
+        except BaseException as error:
+            batch.failed(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for follower in batch.items[1:]:
+                follower.wake.set()
+            self._hand_over(lane)
+
+    def _hand_over(self, lane: _Lane) -> None:
+        with lane.lock:
+            if not lane.waiting:
+                lane.busy = False
+                return
+            leader = lane.waiting.popleft()
+            leader.queued, leader.leads = False, True
+        leader.wake.set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.wire.close()
+
+
+class AsyncExchange:
+    """The exchange for one event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.wire = AsyncWire(runtime.endpoint, runtime.config)
+        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, request: Request, deadline: float) -> Answer:
+        """As :meth:`Exchange.acquire`. A cancelled caller's request goes on: its id must be withdrawn."""
+        answer: Answer = await self._submit(scripts.ACQUIRE, request, deadline)
+        return answer
+
+    async def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
+        """As :meth:`Exchange.acquire_all`."""
+        answers: list[Answer] = []
+        for at in range(0, len(requests), LARGEST_BATCH):
+            batch = _Batch(self._runtime, [_Item(request, deadline) for request in requests[at : at + LARGEST_BATCH]])
+            batch.answered(await self.wire.run(batch.call(), deadline, batch.sent))
+            answers += [item.result for item in batch.items]
+        return answers
+
+    async def release(self, ending: Ending, deadline: float) -> Ended:
+        """As :meth:`Exchange.release`."""
+        ended: Ended = await self._submit(scripts.RELEASE, ending, deadline)
+        return ended
+
+    async def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
+        loop = asyncio.get_running_loop()
+        key = (script, payload.line.path.name)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane()
+        while True:
+            item = _Item(payload, deadline)
+            item.queued = True
+            item.wake = loop.create_future()
+            lane.waiting.append(item)
+            if not lane.busy:
+                lane.busy = True
+                task = loop.create_task(self._pump(lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            # loop.call_at would overflow on the deadline of a caller that waits for ever.
+            timer = loop.call_later(min(max(deadline - time.monotonic(), 0), 86_400), _expire, item)
+            try:
+                await item.wake
+            finally:
+                timer.cancel()
+                if item.queued:
+                    lane.waiting.remove(item)
+                    item.queued = False
+            if item.error is None and item.result is not None:
+                return item.result
+            if item.error is not None and not isinstance(item.error, _Again):
+                raise item.error
+            if item.error is None or time.monotonic() >= deadline:
+                raise _late(self._runtime)
+
+    async def _pump(self, lane: _Lane) -> None:
+        try:
+            while lane.waiting:
+                batch = _Batch(self._runtime, lane.take())
+                try:
+                    call = batch.call()
+                    batch.answered(await self.wire.run(call, batch.deadline, batch.sent))
+                except Exception as error:
+                    batch.failed(error)
+                except BaseException:
+                    batch.failed(_late(self._runtime))
+                    raise
+                finally:
+                    for item in batch.items:
+                        _expire(item)
+        finally:
+            lane.busy = False
+
+    async def close(self) -> None:
+        """Let calls in flight end, then close the connections."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=self._runtime.config.attempt_timeout)
+        for task in self._tasks:
+            task.cancel()
+        await self.wire.close()
+
+
+def _expire(item: _Item) -> None:
+    if not item.wake.done():
+        item.wake.set_result(None)

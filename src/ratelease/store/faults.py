@@ -1,0 +1,97 @@
+"""The one border where Redis' errors become ours, and where it is decided what another attempt may mend."""
+
+from __future__ import annotations
+
+import enum
+
+import redis
+import redis.exceptions
+
+from ..errors import RateleaseError, StoreCorrupt, StoreUnavailable
+
+
+class Cure(enum.Enum):
+    """What may help after a failed attempt."""
+
+    LOAD = "send the script itself"
+    RECONNECT = "another connection"
+    WAIT = "the same connection, a little later"
+    NONE = "nothing"
+
+
+def cure(error: BaseException) -> Cure:
+    """What may help after this error. Texts are compared by prefix: classes differ between versions of redis-py."""
+    text = str(error)
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
+        return Cure.NONE
+    if isinstance(error, redis.exceptions.ResponseError):
+        if "NOSCRIPT" in text or "No matching script" in text:
+            return Cure.LOAD
+        if isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in text:
+            return Cure.RECONNECT
+        if any(word in text[:40] for word in ("TRYAGAIN", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")):
+            return Cure.WAIT
+        return Cure.NONE
+    if isinstance(error, redis.exceptions.BusyLoadingError):
+        return Cure.WAIT
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError | EOFError):
+        return Cure.RECONNECT
+    return Cure.NONE
+
+
+def translate(error: BaseException, label: str) -> RateleaseError:
+    """Our error for what Redis or redis-py raised; `label` is the store's address without secrets."""
+    if isinstance(error, RateleaseError):
+        return error
+    text = str(error).split("script:")[0].strip()[:200]
+    if "OOM" in text or "maxmemory" in text:
+        return StoreUnavailable(
+            f"the store at {label} is out of memory and admits nothing new (oom): raise its maxmemory. Leases that "
+            "are out are still renewed and released"
+        )
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return StoreUnavailable(f"the store at {label} refused the user or password: check the URL's credentials")
+    if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+        return StoreUnavailable(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
+    if isinstance(error, redis.exceptions.ResponseError):
+        return StoreUnavailable(f"the store at {label} refused: {text!a}")
+    return StoreUnavailable(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")
+
+
+# What each of our keys holds, by the last part of its name.
+KINDS = {
+    "store": b"hash",
+    "instances": b"zset",
+    "paths": b"zset",
+    "profiles": b"hash",
+    "queue": b"zset",
+    "claims": b"zset",
+    "records": b"hash",
+    "graves": b"zset",
+    "state": b"hash",
+    "windows": b"hash",
+    "leases": b"zset",
+    "index": b"zset",
+}
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether a script stumbled over a key that holds another type than ours."""
+    return isinstance(error, redis.exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def wrong_type(keys: list[str], types: list[bytes]) -> StoreCorrupt:
+    """Name the keys among these that hold something that ratelease did not write."""
+    wrong = [
+        (key, kind.decode())
+        for key, kind in zip(keys, types, strict=True)
+        if kind not in (b"none", KINDS[key.rpartition(":")[2]])
+    ]
+    if not wrong:
+        return StoreCorrupt("a key of ratelease held a wrong type a moment ago; it no longer does: try again")
+    named = ", ".join(f"{key} is a {kind}" for key, kind in wrong)
+    return StoreCorrupt(
+        f"somebody else wrote to keys of ratelease: {named}. Nothing was overwritten; reset() or lua/ops/flush.lua "
+        "removes such keys",
+        key=wrong[0][0],
+    )

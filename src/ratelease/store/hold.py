@@ -1,0 +1,78 @@
+"""What the keeper and a lease's owner share about one lease."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.admission import Outer
+from ..core.model import Grant, Held, Line, Request
+from ..core.scripts import Ending
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def caller_place() -> str:
+    """file:line of the first caller outside this package, for messages about forgotten leases."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """
+    One lease in this process. Times are monotonic seconds.
+
+    `deadline` moves with every renewal that was confirmed, counted from before it was sent: once it has passed, the
+    slot may be somebody else's. `epoch` is the store's when it was last confirmed. `owner` gives the lease object,
+    while somebody has it.
+    """
+
+    runtime: Runtime
+    request: Request
+    id: str
+    at: int
+    deadline: float
+    epoch: str
+    since: float
+    waited: float
+    place: str
+    ended: bool = False
+    lost: bool = False
+    forgotten: bool = False
+    stream_since: float | None = None
+    flags: frozenset[str] = frozenset()
+    owner: Callable[[], Any] = lambda: None
+
+    @classmethod
+    def of(cls, runtime: Runtime, grant: Grant, now: float, waited: float, place: str) -> list[Hold]:
+        """The holds of everything that was granted together."""
+        return [
+            cls(runtime, grant.request, id, grant.at, grant.deadline, grant.epoch, now, waited, place)
+            for id in grant.request.lease_ids
+        ]
+
+    @property
+    def line(self) -> Line:
+        """Its path."""
+        return self.request.line
+
+    def held(self) -> Held:
+        """As renew needs it."""
+        return Held(self.id, self.request.weight, self.at, self.request.costs)
+
+    def outer(self) -> Outer:
+        """As a nested acquire needs it."""
+        return Outer(self.id, self.line.path.scopes, self.request.weight)
+
+    def ending(self, *, unsent: bool = False) -> Ending:
+        """As release needs it."""
+        return Ending(self.line, self.id, unsent=unsent, may_land=self.request.may_land)

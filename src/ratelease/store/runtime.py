@@ -1,0 +1,180 @@
+"""What one client is in one process: settings, address, session, keeper. A fork begins another."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config
+from ..core.instances import Instance
+from ..core.keys import Keyspace, Path, credential_label, encode, make_path, scope_label
+from ..core.model import Header, Line, spec_of
+from ..core.session import Session
+from ..errors import ConfigError
+from ..limits import FALLBACK, LimitBook, Limits
+from .endpoint import Endpoint
+from .log import logger
+
+if TYPE_CHECKING:
+    from .hold import Hold
+    from .keeper import Keeper
+
+
+def new_id() -> str:
+    """128 random bits as text; from the operating system, so forks and simultaneous starts never share one."""
+    return secrets.token_urlsafe(16)
+
+
+class Runtime:
+    """
+    Everything of a client that belongs to this process.
+
+    `dead` is set in a child after fork: what the parent held stays the parent's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        book: LimitBook,
+        *,
+        credential: str | None,
+        metadata: dict[str, str] | None,
+        on_lost: Callable[[Any], object] | None,
+    ) -> None:
+        from .keeper import Keeper
+
+        self.config = config
+        self.book = book
+        self.credential = credential_label(credential)
+        self.metadata = metadata
+        self.on_lost = on_lost
+        self.endpoint = Endpoint(config)
+        self.keyspace = Keyspace(config.namespace)
+        self.instance = secrets.token_hex(6)
+        self.session = Session.begin(config, self.instance, secrets.token_hex(8))
+        self.pid = os.getpid()
+        self.host = socket.gethostname()
+        self.started_at = time.time()
+        self.dead = False
+        self.clock_offset = 0.0
+        self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+        self.keeper: Keeper = Keeper(self)
+
+    def line(self, provider: str, model: str, pools: tuple[str, ...]) -> Line:
+        """
+        The path of a model, with what this client says of its limits. Names are checked and case-folded.
+
+        Raises:
+
+            ConfigError: No entry speaks of the model and unknown="error".
+        """
+        key = (provider, model, pools)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._make_line(provider, model, pools)
+            with self._lock:
+                if len(self._lines) >= 4096:
+                    self._lines.pop(next(iter(self._lines)))
+                self._lines[key] = line
+        return line
+
+    def _make_line(self, provider: str, model: str, pools: tuple[str, ...]) -> Line:
+        everything = tuple(sorted({*pools, *self.book.pools_of(provider, model)}))
+        path = make_path(provider, model, everything, self.credential)
+        limits: list[Limits | None] = [self._model_limits(provider, model)]
+        limits += [self.book.pool(pool) for pool in sorted(everything)]
+        limits += [self.book.provider(provider), self.book.total]
+        if len(path.scopes) > 16:
+            raise ConfigError(f"{provider}/{model} is in {len(everything)} pools: at most 13 can be decided at once")
+        keys = tuple(self.keyspace.path_keys(path))
+        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model)
+
+    def _model_limits(self, provider: str, model: str) -> Limits | None:
+        limits = self.book.model(provider, model)
+        if limits is not None or self.book.provider(provider) is not None or self.book.pools_of(provider, model):
+            return limits
+        name = f"{provider}/{model}"
+        if self.config.unknown == "unlimited":
+            return None
+        if self.config.unknown == "error":
+            raise ConfigError(
+                f"no limits are known for {name} and unknown='error': add limits={{{name!r}: Limits(…)}}, or an entry "
+                f"for {provider!r}"
+            )
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "no limits are known for %a: it gets the fallback of %d requests a minute and %d at once. Add an "
+                "entry to limits, or set unknown='unlimited'",
+                name,
+                FALLBACK.rpm,
+                FALLBACK.concurrency,
+            )
+        return FALLBACK
+
+    def note(self, line: Line | None, header: Header) -> None:
+        """Take over what an answer says beside its results: session, store time, and what to do next."""
+        lost = self.session.note(header)
+        self.clock_offset = header.now / 1000 - time.monotonic()
+        if lost:
+            self.keeper.store_lost()
+        if header.following:
+            self.keeper.follow(header.following)
+        if header.timer and line is not None:
+            self.keeper.set_timer(line, header.timer)
+
+    def until(self, server_ms: int) -> float:
+        """Seconds from now to a moment of the server's clock."""
+        return server_ms / 1000 - self.clock_offset - time.monotonic()
+
+    def lease_lost(self, hold: Hold) -> None:
+        """Tell that a lease is no longer ours."""
+        hold.lost = True
+        logger.warning(
+            "lease %s of %a was lost: it was not renewed in time, its slot may be in use by somebody else (acquired at "
+            "%s)",
+            hold.id,
+            scope_label(hold.line.path.scopes[0]),
+            hold.place,
+        )
+        if self.on_lost is not None:
+            try:
+                self.on_lost(hold.owner())
+            except Exception:
+                logger.exception("on_lost raised")
+
+    def scopes_of(self, path: Path, provider: str | None, model: str | None) -> list[bool]:
+        """Which scopes of a path a reset of (provider, model) means; all for (None, None)."""
+        if provider is None:
+            return [True] * len(path.scopes)
+        head = f":{encode(provider)}"
+        wanted = {f"m{head}:{encode(model)}"} if model is not None else {f"m{head}", f"p{head}"}
+        return [any(scope == name or scope.startswith(f"{name}:") for name in wanted) for scope in path.scopes]
+
+    def profile(self) -> Instance:
+        """What this instance says of itself in a heartbeat."""
+        keeper = self.keeper
+        models: dict[str, int] = {}
+        for hold in list(keeper.holds.values()):
+            name = f"{hold.line.provider}/{hold.line.model}"
+            models[name] = models.get(name, 0) + 1
+        return Instance(
+            id=self.instance,
+            host=self.host,
+            pid=self.pid,
+            started_at=self.started_at,
+            models=models,
+            active=sum(models.values()),
+            waiting=sum(1 for waiter in list(keeper.waiters.values()) if waiter.answer is None),
+            average_latency=keeper.busy_seconds / keeper.completed if keeper.completed else None,
+            last_completed=keeper.last_completed,
+            lost=keeper.lost_count,
+            metadata=self.metadata or {},
+        )

@@ -1,0 +1,211 @@
+"""
+One script call to the store, in both colours: a connection of our own pool, attempts, and time.
+
+Every script is safe to repeat, so an attempt whose reply is lost is made again until the deadline. The caller learns
+how often the call may have reached the store: an id that was sent twice leaves a tombstone when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..config import Config
+from ..core.scripts import Call
+from ..errors import StoreUnavailable
+from .endpoint import Endpoint
+from .faults import Cure, cure, is_wrong_type, translate, wrong_type
+from .lua_source import script
+
+CONNECTIONS = 64
+FIRST_PAUSE = 0.01
+LONGEST_PAUSE = 0.2
+
+
+def _command(call: Call, load: bool) -> tuple[Any, ...]:
+    source = script(call.script)
+    name, body = ("EVAL", source.text) if load else ("EVALSHA", source.sha)
+    return (name, body, len(call.keys), *call.keys, *call.arguments)
+
+
+class _Attempts:
+    """How often a call was sent, what the next attempt must do, and when there is no next one."""
+
+    def __init__(self, config: Config, deadline: float) -> None:
+        now = time.monotonic()
+        self.load = False
+        self.load_only = False
+        self._attempt = config.attempt_timeout
+        self._pause = FIRST_PAUSE
+        self.deadline = min(deadline, now + config.store_timeout)
+
+    def time_left(self) -> float:
+        """Seconds that the coming attempt may take: longer ones after short ones failed."""
+        return min(self.deadline - time.monotonic(), self._attempt)
+
+    def pause(self, error: BaseException) -> float | None:
+        """Seconds to wait before the next attempt, None if there must be none."""
+        remedy = cure(error)
+        # An attempt that was told NOSCRIPT has not run: the one that brings the script takes its place.
+        self.load_only = remedy is Cure.LOAD and not self.load
+        if self.load_only:
+            self.load = True
+            return 0.0
+        if remedy in (Cure.NONE, Cure.LOAD):
+            return None
+        self._attempt *= 2
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        return None if time.monotonic() + pause >= self.deadline else pause
+
+
+class Wire:
+    """Calls from threads. Connections are kept last in, first out; a full pool makes callers wait, never fail."""
+
+    def __init__(self, endpoint: Endpoint, config: Config) -> None:
+        self.endpoint = endpoint
+        self._config = config
+        self._idle: deque[Any] = deque()
+        self._room = threading.BoundedSemaphore(CONNECTIONS)
+        self.closed = False
+
+    def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
+        """
+        Run a script. `deadline` is monotonic; `sent` is called before each time that the script may run.
+
+        Raises:
+
+            StoreUnavailable: No answer by the deadline, or one that another attempt would not change.
+            StoreCorrupt: A key holds a type that ratelease did not write.
+        """
+        attempts = _Attempts(self._config, deadline)
+        while True:
+            try:
+                if not attempts.load_only:
+                    sent()
+                return self._once(_command(call, attempts.load), attempts.time_left())
+            except Exception as error:
+                if is_wrong_type(error):
+                    keys = list(call.keys)
+                    types = [self._once(("TYPE", key), attempts.time_left()) for key in keys]
+                    raise wrong_type(keys, types) from None
+                pause = attempts.pause(error)
+                if pause is None:
+                    raise translate(error, self.endpoint.label) from error
+                time.sleep(pause)
+
+    def command(self, *arguments: Any) -> Any:
+        """Run one plain command; for looking at things, never for changing them."""
+        try:
+            return self._once(arguments, self._config.attempt_timeout)
+        except Exception as error:
+            raise translate(error, self.endpoint.label) from error
+
+    def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
+        if timeout <= 0 or not self._room.acquire(timeout=timeout):
+            raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
+        connection = None
+        try:
+            connection = self._idle.pop() if self._idle else self.endpoint.connection()
+            connection.connect()
+            connection.send_command(*command)
+            if not connection.can_read(timeout):
+                raise TimeoutError("no answer")
+            reply = connection.read_response()
+        except BaseException as error:
+            # What is left on the line belongs to this call: an error reply ends it, anything else does not.
+            if connection is not None and cure(error) in (Cure.NONE, Cure.LOAD, Cure.WAIT) and _replied(error):
+                self._give_back(connection)
+            elif connection is not None:
+                connection.disconnect()
+            raise
+        else:
+            self._give_back(connection)
+            return reply
+        finally:
+            self._room.release()
+
+    def _give_back(self, connection: Any) -> None:
+        if self.closed:
+            connection.disconnect()
+        else:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close every idle connection; one in use closes when it comes back."""
+        self.closed = True
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
+class AsyncWire:
+    """The same from one event loop."""
+
+    def __init__(self, endpoint: Endpoint, config: Config) -> None:
+        self.endpoint = endpoint
+        self._config = config
+        self._idle: deque[Any] = deque()
+        self._room = asyncio.Semaphore(CONNECTIONS)
+        self.closed = False
+
+    async def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
+        """As :meth:`Wire.run`."""
+        attempts = _Attempts(self._config, deadline)
+        while True:
+            try:
+                if not attempts.load_only:
+                    sent()
+                return await self._once(_command(call, attempts.load), attempts.time_left())
+            except Exception as error:
+                if is_wrong_type(error):
+                    keys = list(call.keys)
+                    types = [await self._once(("TYPE", key), attempts.time_left()) for key in keys]
+                    raise wrong_type(keys, types) from None
+                pause = attempts.pause(error)
+                if pause is None:
+                    raise translate(error, self.endpoint.label) from error
+                await asyncio.sleep(pause)
+
+    async def command(self, *arguments: Any) -> Any:
+        """As :meth:`Wire.command`."""
+        try:
+            return await self._once(arguments, self._config.attempt_timeout)
+        except Exception as error:
+            raise translate(error, self.endpoint.label) from error
+
+    async def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
+        if timeout <= 0:
+            raise TimeoutError("no time left")
+        async with asyncio.timeout(timeout), self._room:
+            connection = self._idle.pop() if self._idle else self.endpoint.async_connection()
+            try:
+                await connection.connect()
+                await connection.send_command(*command)
+                reply = await connection.read_response()
+            except BaseException as error:
+                if _replied(error):
+                    self._give_back(connection)
+                else:
+                    await connection.disconnect(nowait=True)
+                raise
+            self._give_back(connection)
+            return reply
+
+    def _give_back(self, connection: Any) -> None:
+        self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close every idle connection."""
+        self.closed = True
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+
+def _replied(error: BaseException) -> bool:
+    """Whether the error is Redis' reply, so that the connection is still in step."""
+    import redis.exceptions
+
+    return isinstance(error, redis.exceptions.ResponseError) and cure(error) is not Cure.RECONNECT
