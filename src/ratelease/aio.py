@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from .client import GRACE
 from .core import admission, scripts
 from .core.admission import Ask, Flow, Tell
 from .core.instances import Instance
-from .core.model import Answer, Ended, Grant, Line, Outcome, Refusal, Request, Verdict
+from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
-from .client import GRACE
 from .errors import StoreUnavailable
-from .gathering import Gathering
+from .gathering import AsyncGathering
 from .lease import AsyncGroup, AsyncLease
 from .shell import Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import AsyncExchange
@@ -60,7 +60,7 @@ class AsyncClient(Shell):
     another.
     """
 
-    def _forget_connections(self) -> None:
+    def _connect(self) -> None:
         self._exchanges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncExchange] = (
             weakref.WeakKeyDictionary()
         )
@@ -148,7 +148,7 @@ class AsyncClient(Shell):
                 pools=pools,
                 waits=least > 0,
             )
-            return await _gather(self, requests, least)
+            return await self._gather(requests, least)
 
         return Acquiring(start)
 
@@ -204,6 +204,27 @@ class AsyncClient(Shell):
         for hold in holds:
             runtime.keeper.keep(hold)
         return [AsyncLease(hold, self._release) for hold in holds]
+
+    async def _gather(self, requests: Sequence[Request], least: int) -> AsyncGroup:
+        """Send all requests in one call, wait for the least, and make a group of what has come."""
+        runtime = self._rt
+        runtime.keeper.start()
+        gathering = AsyncGathering(
+            runtime,
+            requests,
+            least,
+            caller_place(),
+            end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
+            lease=lambda hold: AsyncLease(hold, self._release),
+        )
+        try:
+            deadline = max(gathering.deadline, gathering.started + GRACE)
+            answers = await self._exchange.acquire_all(requests, deadline)
+            leases = await gathering.first(answers, outer_leases(runtime, id(asyncio.current_task())))
+        except BaseException:
+            await gathering.withdraw()
+            raise
+        return AsyncGroup(leases, gathering.rest, gathering.withdraw)
 
     # ---- release -----------------------------------------------------------------------------------------------
 
@@ -303,59 +324,3 @@ async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -
     if waiter.error is not None:
         raise waiter.error
     return waiter.answer
-
-
-async def _gather(client: AsyncClient, requests: Sequence[Request], least: int) -> AsyncGroup:
-    """Send all requests in one call, wait for the least, and make a group of what has come."""
-    loop, runtime = asyncio.get_running_loop(), client._rt
-    arrivals: asyncio.Queue[list[Hold] | Exception] = asyncio.Queue()
-
-    def post(arrival: list[Hold] | Exception) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(arrivals.put_nowait, arrival)
-
-    runtime.keeper.start()
-    gathering = Gathering(runtime, requests, least, caller_place(), post)
-
-    async def withdraw() -> None:
-        for ending in gathering.withdraw():
-            await client._end(runtime, ending, time.monotonic() + GRACE)
-        # What was posted from another thread a moment ago is in the loop's own queue first.
-        await asyncio.sleep(0)
-        while not arrivals.empty():
-            late = arrivals.get_nowait()
-            for hold in late if isinstance(late, list) else ():
-                await AsyncLease(hold, client._release).release(Outcome.UNSENT)
-
-    async def arrived(deadline: float) -> list[AsyncLease]:
-        await asyncio.sleep(0)
-        if arrivals.empty() and not gathering.waits:
-            return []
-        try:
-            async with asyncio.timeout(min(max(deadline - time.monotonic(), 0), 86_400)):
-                holds = await arrivals.get()
-        except TimeoutError:
-            raise gathering.timed_out() from None
-        if isinstance(holds, Exception):
-            raise holds
-        return [AsyncLease(hold, client._release) for hold in holds]
-
-    async def rest() -> AsyncIterator[AsyncLease]:
-        while leases := await arrived(gathering.deadline):
-            for lease in leases:
-                yield lease
-
-    leases: list[AsyncLease] = []
-    try:
-        deadline = max(gathering.deadline, gathering.started + GRACE)
-        answers = await client._exchange.acquire_all(requests, deadline)
-        gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
-        await asyncio.sleep(0)
-        while len(leases) < least or not arrivals.empty():
-            leases += await arrived(gathering.deadline)
-    except BaseException:
-        await asyncio.shield(withdraw())
-        for lease in leases:
-            await lease.release(Outcome.UNSENT)
-        raise
-    return AsyncGroup(leases, rest, withdraw)

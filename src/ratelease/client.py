@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from .core import admission, scripts
 from .core.admission import Ask, Flow, Tell
 from .core.instances import Instance
-from .core.model import Answer, Ended, Grant, Line, Outcome, Refusal, Request, Verdict
+from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
 from .errors import StoreUnavailable
-from .gathering import Gathering
+from .gathering import SyncGathering
 from .lease import Group, Lease
 from .shell import Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import Exchange
@@ -67,7 +66,7 @@ class Client(Shell):
         ConfigError: An argument is wrong; all faults are named. Nothing is sent by the constructor.
     """
 
-    def _forget_connections(self) -> None:
+    def _connect(self) -> None:
         self._exchange = Exchange(self._rt)
 
     # ---- acquire -----------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ class Client(Shell):
             pools=pools,
             waits=least > 0,
         )
-        return _gather(self, requests, least)
+        return self._gather(requests, least)
 
     def _admit(self, request: Request) -> Grant | Refusal:
         """Run the admission flow of one request. However it ends early, the id is withdrawn."""
@@ -232,6 +231,27 @@ class Client(Shell):
             runtime.keeper.keep(hold)
         return [Lease(hold, self._release) for hold in holds]
 
+    def _gather(self, requests: Sequence[Request], least: int) -> Group:
+        """Send all requests in one call, wait for the least, and make a group of what has come."""
+        runtime = self._rt
+        runtime.keeper.start()
+        gathering = SyncGathering(
+            runtime,
+            requests,
+            least,
+            caller_place(),
+            end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
+            lease=lambda hold: Lease(hold, self._release),
+        )
+        try:
+            deadline = max(gathering.deadline, gathering.started + GRACE)
+            answers = self._exchange.acquire_all(requests, deadline)
+            leases = gathering.first(answers, outer_leases(runtime, threading.get_ident()))
+        except BaseException:
+            gathering.withdraw()
+            raise
+        return Group(leases, gathering.rest, gathering.withdraw)
+
     # ---- release -----------------------------------------------------------------------------------------------
 
     def _release(self, hold: Hold, unsent: bool) -> Ended | None:
@@ -261,7 +281,7 @@ class Client(Shell):
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""
-        store, members, _, profiles = self._rt.keyspace.instance_keys
+        _, members, _, profiles = self._rt.keyspace.instance_keys
         wire = self._exchange.wire
         clock = wire.command("TIME")
         now = int(clock[0]) * 1000 + int(clock[1]) // 1000
@@ -316,47 +336,3 @@ def _await(waiter: Waiter, woken: threading.Event, deadline: float) -> Answer | 
     if waiter.error is not None:
         raise waiter.error
     return waiter.answer
-
-
-def _gather(client: Client, requests: Sequence[Request], least: int) -> Group:
-    """Send all requests in one call, wait for the least, and make a group of what has come."""
-    arrivals: queue.SimpleQueue[list[Hold] | Exception] = queue.SimpleQueue()
-    runtime = client._rt
-    runtime.keeper.start()
-    gathering = Gathering(runtime, requests, least, caller_place(), arrivals.put)
-
-    def withdraw() -> None:
-        for ending in gathering.withdraw():
-            client._end(runtime, ending, time.monotonic() + GRACE)
-        while not arrivals.empty():
-            late = arrivals.get()
-            for hold in late if isinstance(late, list) else ():
-                Lease(hold, client._release).release(Outcome.UNSENT)
-
-    def arrived(deadline: float) -> list[Lease]:
-        if arrivals.empty() and not gathering.waits:
-            return []
-        try:
-            holds = arrivals.get(timeout=min(max(deadline - time.monotonic(), 0), 86_400))
-        except queue.Empty:
-            raise gathering.timed_out() from None
-        if isinstance(holds, Exception):
-            raise holds
-        return [Lease(hold, client._release) for hold in holds]
-
-    def rest() -> Iterator[Lease]:
-        while leases := arrived(gathering.deadline):
-            yield from leases
-
-    leases: list[Lease] = []
-    try:
-        answers = client._exchange.acquire_all(requests, max(gathering.deadline, gathering.started + GRACE))
-        gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
-        while len(leases) < least or not arrivals.empty():
-            leases += arrived(gathering.deadline)
-    except BaseException:
-        withdraw()
-        for lease in leases:
-            lease.release(Outcome.UNSENT)
-        raise
-    return Group(leases, rest, withdraw)

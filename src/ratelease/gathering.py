@@ -1,14 +1,17 @@
-"""Asking for several leases at once: the part of acquire_many that needs no colour."""
+"""Asking for several leases at once: what acquire_many is in either colour."""
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 from .core import admission
 from .core.admission import Outer
-from .core.model import Answer, Refusal, Request, Verdict
+from .core.model import Answer, Outcome, Refusal, Request, Verdict
 from .core.scripts import Ending
+from .lease import AsyncLease, Lease
 from .store.hold import Hold
 from .store.runtime import Runtime
 from .store.waiter import Waiter
@@ -19,17 +22,10 @@ class Gathering:
     The requests of one acquire_many, and what has come of them.
 
     Every grant becomes holds at once, in whatever thread it arrives: it is renewed from then on, whether or not
-    anybody asks for it. `post` brings them to the owner.
+    anybody asks for it. :meth:`post` brings them to the owner.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        requests: Sequence[Request],
-        least: int,
-        place: str,
-        post: Callable[[list[Hold] | Exception], None],
-    ) -> None:
+    def __init__(self, runtime: Runtime, requests: Sequence[Request], least: int, place: str) -> None:
         self.runtime = runtime
         self.requests = requests
         self.least = least
@@ -37,10 +33,13 @@ class Gathering:
         self.started = time.monotonic()
         self.refused: Refusal | None = None
         self._place = place
-        self._post = post
         self._pending: dict[str, Waiter] = {}
         for request in requests:
             self._expect(request)
+
+    def post(self, arrival: list[Hold] | Exception) -> None:
+        """Bring what has arrived to the owner. May be called from any thread."""
+        raise NotImplementedError
 
     def _expect(self, request: Request) -> None:
         waiter = self.runtime.keeper.expect(request, lambda: self._arrived(waiter))
@@ -50,19 +49,19 @@ class Gathering:
         self._pending.pop(waiter.request.id, None)
         self.runtime.keeper.forget(waiter)
         if waiter.error is not None:
-            self._post(waiter.error)
+            self.post(waiter.error)
             return
         answer = waiter.answer
         if answer is None or answer.status is not Verdict.GRANTED:
             if answer is not None and answer.status is Verdict.IMPOSSIBLE:
-                self._post(admission.impossible(waiter.request, answer))
+                self.post(admission.impossible(waiter.request, answer))
             return
         now = time.monotonic()
         grant = admission.grant_of(waiter.request, answer)
         holds = Hold.of(self.runtime, grant, now, now - self.started, self._place)
         for hold in holds:
             self.runtime.keeper.keep(hold)
-        self._post(holds)
+        self.post(holds)
 
     def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
         """Take over what the store said of each request; raise what no wait would help."""
@@ -77,6 +76,10 @@ class Gathering:
             if answer.status is not Verdict.GRANTED and self.refused is None:
                 self.refused = admission.refusal(request.line, answer)
 
+    def _remaining(self) -> float:
+        # Neither a lock nor an event loop can wait as long as a caller may.
+        return min(max(self.deadline - time.monotonic(), 0), 86_400)
+
     @property
     def waits(self) -> bool:
         """Whether anything may still be granted."""
@@ -87,7 +90,7 @@ class Gathering:
         refused = self.refused or Refusal("", "", 0, 0, None, "deadline")
         return admission.timed_out(refused, time.monotonic() - self.started, self.requests[0].sent)
 
-    def withdraw(self) -> list[Ending]:
+    def _give_up(self) -> list[Ending]:
         """Stop waiting for what has not come; the endings are the caller's to send."""
         endings = []
         for waiter in list(self._pending.values()):
@@ -96,3 +99,137 @@ class Gathering:
             if waiter.request.sent:
                 endings.append(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
         return endings
+
+
+class SyncGathering(Gathering):
+    """A gathering for threads. `end` sends an ending, `release` is the leases' own."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        requests: Sequence[Request],
+        least: int,
+        place: str,
+        *,
+        end: Callable[[Ending], object],
+        lease: Callable[[Hold], Lease],
+    ) -> None:
+        self._arrivals: queue.SimpleQueue[list[Hold] | Exception] = queue.SimpleQueue()
+        self._end = end
+        self._lease = lease
+        super().__init__(runtime, requests, least, place)
+
+    def post(self, arrival: list[Hold] | Exception) -> None:
+        """As :meth:`Gathering.post`."""
+        self._arrivals.put(arrival)
+
+    def _next(self) -> list[Lease]:
+        """The next leases, none if nothing more can come."""
+        if self._arrivals.empty() and not self.waits:
+            return []
+        try:
+            arrival = self._arrivals.get(timeout=self._remaining())
+        except queue.Empty:
+            raise self.timed_out() from None
+        if isinstance(arrival, Exception):
+            raise arrival
+        return [self._lease(hold) for hold in arrival]
+
+    def first(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[Lease]:
+        """Wait for the least, and take what else has come; give everything back where that fails."""
+        leases: list[Lease] = []
+        try:
+            self.answered(answers, outer)
+            while len(leases) < self.least or not self._arrivals.empty():
+                leases += self._next()
+        except BaseException:
+            self.withdraw()
+            for lease in leases:
+                lease.release(Outcome.UNSENT)
+            raise
+        return leases
+
+    def rest(self) -> Iterator[Lease]:
+        """The others, as they come."""
+        while leases := self._next():
+            yield from leases
+
+    def withdraw(self) -> None:
+        """Stop waiting, and give back what nobody has taken."""
+        for ending in self._give_up():
+            self._end(ending)
+        while not self._arrivals.empty():
+            late = self._arrivals.get()
+            for hold in late if isinstance(late, list) else ():
+                self._lease(hold).release(Outcome.UNSENT)
+
+
+class AsyncGathering(Gathering):
+    """A gathering for one event loop."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        requests: Sequence[Request],
+        least: int,
+        place: str,
+        *,
+        end: Callable[[Ending], Awaitable[object]],
+        lease: Callable[[Hold], AsyncLease],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: asyncio.Queue[list[Hold] | Exception] = asyncio.Queue()
+        self._end = end
+        self._lease = lease
+        super().__init__(runtime, requests, least, place)
+
+    def post(self, arrival: list[Hold] | Exception) -> None:
+        """As :meth:`Gathering.post`."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrivals.put_nowait, arrival)
+
+    async def _next(self) -> list[AsyncLease]:
+        if self._arrivals.empty() and not self.waits:
+            # What another thread has posted a moment ago still has to pass through the loop.
+            await asyncio.sleep(0)
+            if self._arrivals.empty():
+                return []
+        try:
+            async with asyncio.timeout(self._remaining()):
+                arrival = await self._arrivals.get()
+        except TimeoutError:
+            raise self.timed_out() from None
+        if isinstance(arrival, Exception):
+            raise arrival
+        return [self._lease(hold) for hold in arrival]
+
+    async def first(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[AsyncLease]:
+        """As :meth:`SyncGathering.first`."""
+        leases: list[AsyncLease] = []
+        try:
+            self.answered(answers, outer)
+            await asyncio.sleep(0)
+            while len(leases) < self.least or not self._arrivals.empty():
+                leases += await self._next()
+        except BaseException:
+            await asyncio.shield(self.withdraw())
+            for lease in leases:
+                await lease.release(Outcome.UNSENT)
+            raise
+        return leases
+
+    async def rest(self) -> AsyncIterator[AsyncLease]:
+        """As :meth:`SyncGathering.rest`."""
+        while leases := await self._next():
+            for lease in leases:
+                yield lease
+
+    async def withdraw(self) -> None:
+        """As :meth:`SyncGathering.withdraw`."""
+        for ending in self._give_up():
+            await self._end(ending)
+        await asyncio.sleep(0)
+        while not self._arrivals.empty():
+            late = self._arrivals.get_nowait()
+            for hold in late if isinstance(late, list) else ():
+                await self._lease(hold).release(Outcome.UNSENT)

@@ -95,6 +95,10 @@ class _LeaseBase:
             return
         held_here.set(tuple(entry for entry in held_here.get() if entry[0] is not self._hold))
 
+    def stream_active(self) -> None:
+        """Note that the stream which holds the lease has moved."""
+        self._hold.stream_since = time.monotonic()
+
     def _begin_end(self) -> bool:
         """Whether this call is the one that ends the lease."""
         hold = self._hold
@@ -104,15 +108,15 @@ class _LeaseBase:
         hold.runtime.keeper.unkeep(hold)
         return True
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Note that nobody has the lease any more. A finaliser may call this anywhere, in any thread."""
         hold = self._hold
         if not hold.ended and not hold.runtime.dead:
-            # A finaliser may run anywhere, in any thread: it only notes the id.
             hold.runtime.keeper.dropped.append(hold)
 
     def __del__(self) -> None:
         if not getattr(self, "_taken", True):
-            self._drop()
+            self.drop()
 
 
 class Lease(_LeaseBase):
@@ -199,7 +203,7 @@ class _StreamBase:
         self._active()
 
     def _active(self) -> None:
-        self._lease._hold.stream_since = time.monotonic()
+        self._lease.stream_active()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_stream"), name)
@@ -207,7 +211,7 @@ class _StreamBase:
     def __del__(self) -> None:
         lease = self.__dict__.get("_lease")
         if lease is not None:
-            lease._drop()
+            lease.drop()
 
 
 class LeasedStream(_StreamBase):

@@ -94,22 +94,25 @@ class Shell:
         self._on_lost = on_lost
         self._on_queued = on_queued
         self._closed = False
-        self._rt = self._make_runtime()
-        self._forget_connections()
+        self._begin()
         if not self._rt.endpoint.shared and url is None and config is None:
             logger.warning(
                 "no store was named: limits are kept in this process only. Pass url='redis://…' to share them"
             )
         _clients.add(self)
 
-    def _make_runtime(self) -> Runtime:
-        return Runtime(
+    def _begin(self) -> None:
+        """Begin as a new instance: a new client, or a child after fork."""
+        self._rt = Runtime(
             self._config,
             self._book,
             credential=self._credential,
             metadata=self._metadata,
             on_lost=self._on_lost,
         )
+        # A client that nobody has any more ends its thread; its leases hold on to it as long as they live.
+        weakref.finalize(self, self._rt.keeper.stop).atexit = False
+        self._connect()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._rt.endpoint.label} namespace={self._config.namespace!r}>"
@@ -121,12 +124,11 @@ class Shell:
         self._rt.dead = True
         if not self._rt.endpoint.shared:
             logger.warning("memory:// was forked: the child now counts by itself. Use redis:// to share limits")
-        self._rt = self._make_runtime()
         held_here.set(())
-        self._forget_connections()
+        self._begin()
 
-    def _forget_connections(self) -> None:
-        """Begin without connections: a new client, or a child after fork."""
+    def _connect(self) -> None:
+        """Begin without connections."""
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
@@ -236,7 +238,7 @@ class Shell:
         if self._on_queued is not None:
             try:
                 self._on_queued(admission.refusal(line, answer))
-            except Exception:
+            except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_queued raised")
 
     # ---- reading -----------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ def pairs_of(reply: Sequence[Any]) -> list[tuple[Any, float]]:
 def _forked() -> None:
     live_keepers.clear()
     for client in list(_clients):
-        client._after_fork()
+        client._after_fork()  # noqa: SLF001 - our own class
 
 
 if hasattr(os, "register_at_fork"):

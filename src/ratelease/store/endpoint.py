@@ -84,8 +84,7 @@ class Endpoint:
     def _from_url(self, pool: Any, options: dict[str, Any]) -> Any:
         try:
             return pool.from_url(self.url, **options)
-        except Exception as error:
-            # redis-py's text may quote the URL, and with it a password.
+        except Exception as error:  # noqa: BLE001 - redis-py's text may quote the URL, and with it a password
             raise ConfigError(f"the store's URL {self.label} cannot be read ({type(error).__name__})") from None
 
     def connection(self) -> Any:

@@ -285,7 +285,7 @@ class AsyncExchange:
                 try:
                     call = batch.call()
                     batch.answered(await self.wire.run(call, batch.deadline, batch.sent))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
                     batch.failed(error)
                 except BaseException:
                     batch.failed(_late(self._runtime))

@@ -39,7 +39,7 @@ class Inbox:
         while True:
             try:
                 await self._session()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever cut it off, it begins again
                 logger.debug("the inbox of %s is cut off (%s)", self._runtime.instance, type(error).__name__)
             await self.close()
             await asyncio.sleep(pause)

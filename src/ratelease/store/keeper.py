@@ -22,6 +22,7 @@ anywhere. A waiter is noted before its request is sent: a grant may be announced
 from __future__ import annotations
 
 import asyncio
+import atexit
 import random
 import threading
 import time
@@ -139,15 +140,19 @@ class Keeper:
         """The store's epoch is another: register again what is held and what waits, now."""
         self._call(self._spawn_now, self._heartbeat)
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Give back what is held, leave the list of instances, stop. Harmless when repeated."""
+    def stop(self) -> None:
+        """Give back what is held, leave the list of instances, end the thread; without waiting for it."""
         with self._lock:
             closing, self._closing = self._closing, True
         thread, loop = self._thread, self._loop
-        if closing or thread is None or loop is None or not thread.is_alive():
-            return
-        loop.call_soon_threadsafe(self._stop.set)
-        if thread is not threading.current_thread():
+        if not closing and thread is not None and loop is not None and thread.is_alive():
+            loop.call_soon_threadsafe(self._stop.set)
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Stop, and wait until it is done. Harmless when repeated."""
+        self.stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     # ---- the thread --------------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class Keeper:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._main())
-        except Exception:
+        except Exception:  # noqa: BLE001 - the end of a thread, told once
             logger.exception("the keeper stopped: leases of this client are no longer renewed")
         finally:
             self._started.set()
@@ -207,7 +212,7 @@ class Keeper:
             await work
         except RateleaseError as error:
             logger.warning("%s", error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one task's error must not end the others
             logger.exception("the keeper met an error")
 
     async def _run_script(self, call: scripts.Call) -> Any:
@@ -479,9 +484,21 @@ class Keeper:
             if not hold.ended:
                 hold.ended = True
                 endings.append(hold.ending())
-        for waiter in list(self.waiters.values()):
-            endings.append(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
+        endings += [
+            Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True)
+            for waiter in list(self.waiters.values())
+        ]
         for at in range(0, len(endings), CLAIMED_AT_ONCE):
             await self._end_batch(endings[at : at + CLAIMED_AT_ONCE])
         runtime = self._runtime
         await self._run_script(scripts.beat(runtime.session, runtime.keyspace, b"", leave=True))
+
+
+@atexit.register
+def _close_live_keepers() -> None:
+    """At the interpreter's end: give everything back, rather than leave it to the TTL."""
+    keepers = list(live_keepers)
+    for keeper in keepers:
+        keeper.stop()
+    for keeper in keepers:
+        keeper.close(CLOSE_TIMEOUT / 2)

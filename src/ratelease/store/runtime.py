@@ -147,7 +147,7 @@ class Runtime:
         if self.on_lost is not None:
             try:
                 self.on_lost(hold.owner())
-            except Exception:
+            except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_lost raised")
 
     def scopes_of(self, path: Path, provider: str | None, model: str | None) -> list[bool]:
