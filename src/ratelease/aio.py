@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import weakref
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from .client import GRACE
 from .core import admission, scripts
 from .core.admission import Ask, Flow, Tell
 from .core.instances import Instance
@@ -19,7 +19,7 @@ from .core.status import Status
 from .errors import StoreUnavailable
 from .gathering import AsyncGathering
 from .lease import AsyncGroup, AsyncLease
-from .shell import Seconds, Shell, outer_leases, pairs_of
+from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import AsyncExchange
 from .store.hold import Hold, caller_place
 from .store.runtime import Runtime
@@ -177,7 +177,7 @@ class AsyncClient(Shell):
             effect = next(flow)
             while True:
                 if isinstance(effect, Ask):
-                    result = await self._exchange.acquire(request, max(request.deadline, time.monotonic() + GRACE))
+                    result = await self._exchange.acquire(request, self._store_deadline(request.deadline))
                 elif isinstance(effect, Tell):
                     self._tell_queued(request.line, effect.answer)
                     result = None
@@ -218,7 +218,7 @@ class AsyncClient(Shell):
             lease=lambda hold: AsyncLease(hold, self._release),
         )
         try:
-            deadline = max(gathering.deadline, gathering.started + GRACE)
+            deadline = self._store_deadline(gathering.deadline)
             answers = await self._exchange.acquire_all(requests, deadline)
             leases = await gathering.first(answers, outer_leases(runtime, id(asyncio.current_task())))
         except BaseException:
@@ -232,7 +232,7 @@ class AsyncClient(Shell):
         deadline = time.monotonic() + self._config.attempt_timeout
         ended = await self._end(hold.runtime, hold.ending(unsent=unsent), deadline)
         if ended in (Ended.LOST, Ended.UNKNOWN):
-            hold.runtime.keeper.late_release(hold)
+            hold.runtime.keeper.lose(hold)
         return ended
 
     async def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:
@@ -302,25 +302,30 @@ class AsyncClient(Shell):
         await self.close()
 
 
-def _waker(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> Any:
-    def settle() -> None:
-        if not woken.done():
-            woken.set_result(None)
+def _settle(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
 
+
+def _waker(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> Callable[[], None]:
     def wake() -> None:
         # The loop may be closed when a grant comes for a caller that is long gone.
         if not loop.is_closed():
-            loop.call_soon_threadsafe(settle)
+            loop.call_soon_threadsafe(_settle, woken)
 
     return wake
 
 
 async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -> Answer | None:
-    while not woken.done():
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return None
-        await asyncio.wait((woken,), timeout=min(remaining, 86_400))
+    remaining = deadline - time.monotonic()
+    if remaining < math.inf:
+        timer = asyncio.get_running_loop().call_later(max(remaining, 0), _settle, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+    else:
+        await woken
     if waiter.error is not None:
         raise waiter.error
     return waiter.answer

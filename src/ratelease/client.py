@@ -17,14 +17,11 @@ from .core.status import Status
 from .errors import StoreUnavailable
 from .gathering import SyncGathering
 from .lease import Group, Lease
-from .shell import Seconds, Shell, outer_leases, pairs_of
+from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import Exchange
 from .store.hold import Hold, caller_place
 from .store.runtime import Runtime
 from .store.waiter import Waiter
-
-# How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
-GRACE = 0.2
 
 
 class Client(Shell):
@@ -203,7 +200,7 @@ class Client(Shell):
             effect = next(flow)
             while True:
                 if isinstance(effect, Ask):
-                    result = self._exchange.acquire(request, max(request.deadline, time.monotonic() + GRACE))
+                    result = self._exchange.acquire(request, self._store_deadline(request.deadline))
                 elif isinstance(effect, Tell):
                     self._tell_queued(request.line, effect.answer)
                     result = None
@@ -244,7 +241,7 @@ class Client(Shell):
             lease=lambda hold: Lease(hold, self._release),
         )
         try:
-            deadline = max(gathering.deadline, gathering.started + GRACE)
+            deadline = self._store_deadline(gathering.deadline)
             answers = self._exchange.acquire_all(requests, deadline)
             leases = gathering.first(answers, outer_leases(runtime, threading.get_ident()))
         except BaseException:
@@ -257,7 +254,7 @@ class Client(Shell):
     def _release(self, hold: Hold, unsent: bool) -> Ended | None:
         ended = self._end(hold.runtime, hold.ending(unsent=unsent), time.monotonic() + self._config.attempt_timeout)
         if ended in (Ended.LOST, Ended.UNKNOWN):
-            hold.runtime.keeper.late_release(hold)
+            hold.runtime.keeper.lose(hold)
         return ended
 
     def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:

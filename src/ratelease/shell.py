@@ -27,6 +27,9 @@ from .store.log import logger
 from .store.runtime import Runtime, new_id
 
 DEFAULT_TOKENS = 1000
+
+# How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
+GRACE = 0.2
 HIGHEST_TOKENS = 10**12
 
 Seconds = float | timedelta
@@ -227,6 +230,11 @@ class Shell:
         entries = [book.model(line.provider, line.model), book.provider(line.provider), book.total]
         entries += [book.pool(scope[2:]) for scope in named]
         return [rate for entry in entries if entry is not None for rate in entry.windows]
+
+    def _store_deadline(self, deadline: float) -> float:
+        """Until when a call for this request may take, on `time.monotonic()`."""
+        now = time.monotonic()
+        return max(min(deadline, now + self._config.store_timeout), now + GRACE)
 
     def _group_counts(self, n: object, at_least: object) -> tuple[list[int], int]:
         """How acquire_many(n, at_least) is asked: one group of at_least, the rest one by one behind it."""

@@ -122,7 +122,13 @@ class Runtime:
     def note(self, line: Line | None, header: Header) -> None:
         """Take over what an answer says beside its results: session, store time, and what to do next."""
         lost = self.session.note(header)
-        self.clock_offset = header.now / 1000 - time.monotonic()
+        # An answer is always read late, so the highest offset is the truest; a lower one wins slowly, or at once if
+        # the server's clock was set back.
+        offset = header.now / 1000 - time.monotonic()
+        if offset > self.clock_offset or offset < self.clock_offset - 1:
+            self.clock_offset = offset
+        else:
+            self.clock_offset += 0.01 * (offset - self.clock_offset)
         if lost:
             self.keeper.store_lost()
         if header.following:

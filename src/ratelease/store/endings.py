@@ -1,0 +1,85 @@
+"""Releases in the background: what a caller could not release itself is repeated until the store has taken it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..core import scripts
+from ..core.model import Line
+from ..core.scripts import Ending
+from ..errors import StoreUnavailable
+from .log import logger
+
+if TYPE_CHECKING:
+    from .keeper import Keeper
+
+ENDED_AT_ONCE = 128
+
+
+class Endings:
+    """A queue of endings. Each is given up when its lease has expired by itself, twice the TTL later at most."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._queue: deque[tuple[Ending, float]] = deque()
+        self._running = False
+
+    def add(self, ending: Ending) -> None:
+        """Release by id, soon."""
+        self._queue.append((ending, time.monotonic() + 2 * self._keeper.config.lease_ttl))
+        if not self._running:
+            self._running = True
+            self._keeper.spawn(self._run())
+
+    def collect_dropped(self) -> None:
+        """Release the leases whose owners were garbage-collected."""
+        dropped = self._keeper.dropped
+        while dropped:
+            hold = dropped.popleft()
+            if hold.ended:
+                continue
+            hold.ended = True
+            self._keeper.unkeep(hold)
+            logger.warning("a lease was dropped without release; it is released now. Acquired at %s", hold.place)
+            self.add(hold.ending())
+
+    async def _run(self) -> None:
+        pause = 0.05
+        try:
+            while self._queue:
+                now = time.monotonic()
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), ENDED_AT_ONCE))]
+                batch = [(ending, until) for ending, until in batch if until > now]
+                try:
+                    await self._send([ending for ending, _ in batch])
+                    pause = 0.05
+                except StoreUnavailable as error:
+                    logger.debug("releases wait for the store: %s", error)
+                    self._queue.extend(batch)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 1.0)
+                except BaseException:
+                    self._queue.extend(batch)
+                    raise
+        finally:
+            self._running = False
+
+    async def flush(self) -> None:
+        """Send everything once, before the end."""
+        while self._queue:
+            batch = [self._queue.popleft()[0] for _ in range(min(len(self._queue), ENDED_AT_ONCE))]
+            await self._send(batch)
+
+    async def _send(self, endings: Sequence[Ending]) -> None:
+        runtime = self._keeper.runtime
+        by_line: dict[Line, list[Ending]] = defaultdict(list)
+        for ending in endings:
+            by_line[ending.line].append(ending)
+        for line, group in by_line.items():
+            call = scripts.release(runtime.session, runtime.keyspace, group)
+            header, _ = scripts.release_answers(await self._keeper.run_script(call))
+            runtime.note(line, header)

@@ -1,0 +1,138 @@
+"""Heartbeats: leases inside their local deadline are renewed, the rest are told lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..core import scripts
+from ..core.instances import encode_profile
+from ..core.keys import scope_label
+from ..errors import StoreUnavailable
+from .log import logger
+
+if TYPE_CHECKING:
+    from .hold import Hold
+    from .keeper import Keeper
+
+RENEWED_AT_ONCE = 500
+
+
+class Heart:
+    """One client's heartbeat. Late or failed ones are repeated sooner."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._runtime = keeper.runtime
+        self._config = keeper.config
+        self._store_away = False
+
+    def renew_soon(self) -> None:
+        """Renew now: a lease ends before the next heartbeat would."""
+        self._keeper.spawn(self._renew_all())
+
+    def beat_soon(self) -> None:
+        """Beat now: the store has lost what it knew."""
+        self._keeper.spawn(self._beat())
+
+    async def beats(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            pause = self._config.heartbeat * random.uniform(0.9, 1.0)
+            try:
+                await self._beat()
+            except StoreUnavailable as error:
+                self._tell_store(error)
+                pause = min(pause, max(self._config.heartbeat / 5, 0.05))
+            else:
+                self._tell_store(None)
+            await asyncio.sleep(pause)
+
+    def _tell_store(self, error: StoreUnavailable | None) -> None:
+        """Say once that the store has gone, and once that it is back."""
+        if error is not None and not self._store_away:
+            logger.warning("leases cannot be renewed: %s", error)
+        elif error is None and self._store_away:
+            logger.info("the store at %s answers again", self._runtime.endpoint.label)
+        self._store_away = error is not None
+
+    async def _beat(self) -> None:
+        await self._renew_all()
+        runtime = self._runtime
+        call = scripts.beat(runtime.session, runtime.keyspace, encode_profile(runtime.profile()))
+        runtime.note(None, scripts.header(await self._keeper.run_script(call)))
+        await self._keeper.repeat_parked()
+
+    async def _renew_all(self) -> None:
+        now = time.monotonic()
+        groups: dict[tuple[str, str], list[Hold]] = defaultdict(list)
+        for hold in list(self._keeper.holds.values()):
+            if hold.ended or hold.lost:
+                continue
+            if hold.deadline <= now:
+                self._lose(hold)
+            elif not self._is_forgotten(hold, now):
+                groups[hold.line.path.name, hold.epoch].append(hold)
+        for (_, epoch), holds in groups.items():
+            for chunk in _chunks(holds):
+                await self._renew(chunk, epoch)
+
+    def _is_forgotten(self, hold: Hold, now: float) -> bool:
+        """Whether a lease has been held for too long to be renewed; idle streams and forgotten leases are told once."""
+        name = scope_label(hold.line.path.scopes[0])
+        if hold.stream_since is not None and now - hold.stream_since > self._config.stream_idle:
+            hold.stream_since = None
+            logger.warning(
+                "a stream of %a has been idle for %.0f s and holds a slot (acquired at %s)",
+                name,
+                self._config.stream_idle,
+                hold.place,
+            )
+        if now - hold.since < self._config.max_hold:
+            return False
+        if not hold.forgotten:
+            hold.forgotten = True
+            logger.warning(
+                "lease %s of %a has been held for %.0f s and is no longer renewed: was it forgotten? Acquired at %s",
+                hold.id,
+                name,
+                now - hold.since,
+                hold.place,
+            )
+        return True
+
+    async def _renew(self, holds: Sequence[Hold], epoch: str) -> None:
+        runtime = self._runtime
+        sent = time.monotonic()
+        call = scripts.renew(runtime.session, runtime.keyspace, holds[0].line, (hold.held() for hold in holds), epoch)
+        header, lost = scripts.ids_after_header(await self._keeper.run_script(call))
+        runtime.note(None, header)
+        gone = set(lost)
+        for hold in holds:
+            if hold.id in gone:
+                self._lose(hold)
+            else:
+                hold.deadline, hold.epoch = sent + header.ttl / 1000, header.epoch
+
+    def _lose(self, hold: Hold) -> None:
+        # A lease that its owner has released meanwhile is not lost.
+        if not hold.ended:
+            self._keeper.lose(hold)
+
+
+def _chunks(holds: Sequence[Hold]) -> Iterator[list[Hold]]:
+    """Holds for one renewal each: a lease of weight w is w members in the store."""
+    chunk: list[Hold] = []
+    size = 0
+    for hold in holds:
+        if chunk and size + hold.request.weight > RENEWED_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(hold)
+        size += hold.request.weight
+    if chunk:
+        yield chunk
