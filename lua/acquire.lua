@@ -155,10 +155,11 @@ if growing or changed then
   timer = head_timer(path, next(path.dequeue) ~= nil)
   commit(path, growing)
   if growing or parked then
-    if redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1
-      and redis.call('PTTL', path.paths) < 4 * path.ttl then
-      redis.call('PEXPIRE', path.paths, 4 * path.ttl)
-    end
+    -- The list of paths lives as long as any window of theirs, so that reset finds what is still counted.
+    local lifetime = 4 * path.ttl
+    for _, scope in ipairs(path.scopes) do lifetime = math.max(lifetime, 2 * scope.longest) end
+    redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name)
+    if redis.call('PTTL', path.paths) < lifetime then redis.call('PEXPIRE', path.paths, lifetime) end
     purge(path)
   end
 end
