@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import redis
 import redis.exceptions
@@ -37,6 +38,11 @@ def cure(error: BaseException) -> Cure:
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError | EOFError):
         return Cure.RECONNECT
     return Cure.NONE
+
+
+def replied(error: BaseException) -> bool:
+    """Whether the error is Redis' reply, so that the connection is still in step and of use."""
+    return isinstance(error, redis.exceptions.ResponseError) and cure(error) is not Cure.RECONNECT
 
 
 def translate(error: BaseException, label: str) -> RateleaseError:
@@ -80,7 +86,7 @@ def is_wrong_type(error: BaseException) -> bool:
     return isinstance(error, redis.exceptions.ResponseError) and "WRONGTYPE" in str(error)
 
 
-def wrong_type(keys: list[str], types: list[bytes]) -> StoreCorrupt:
+def wrong_type(keys: Sequence[str], types: Sequence[bytes]) -> StoreCorrupt:
     """Name the keys among these that hold something that ratelease did not write."""
     wrong = [
         (key, kind.decode())

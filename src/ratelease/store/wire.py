@@ -18,7 +18,7 @@ from ..config import Config
 from ..core.scripts import Call
 from ..errors import StoreUnavailable
 from .endpoint import Endpoint
-from .faults import Cure, cure, is_wrong_type, translate, wrong_type
+from .faults import Cure, cure, is_wrong_type, replied, translate, wrong_type
 from .lua_source import script
 
 CONNECTIONS = 64
@@ -89,9 +89,8 @@ class Wire:
                 return self._once(_command(call, attempts.load), attempts.time_left())
             except Exception as error:
                 if is_wrong_type(error):
-                    keys = list(call.keys)
-                    types = [self._once(("TYPE", key), attempts.time_left()) for key in keys]
-                    raise wrong_type(keys, types) from None
+                    types = [self.command("TYPE", key) for key in call.keys]
+                    raise wrong_type(call.keys, types) from None
                 pause = attempts.pause(error)
                 if pause is None:
                     raise translate(error, self.endpoint.label) from error
@@ -105,11 +104,13 @@ class Wire:
             raise translate(error, self.endpoint.label) from error
 
     def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
-        if timeout <= 0 or not self._room.acquire(timeout=timeout):
+        if timeout <= 0:
+            raise TimeoutError("no time left")
+        if not self._room.acquire(timeout=timeout):
             raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
         connection = None
         try:
-            connection = self._idle.pop() if self._idle else self.endpoint.connection()
+            connection = self._take()
             connection.connect()
             connection.send_command(*command)
             if not connection.can_read(timeout):
@@ -117,7 +118,7 @@ class Wire:
             reply = connection.read_response()
         except BaseException as error:
             # What is left on the line belongs to this call: an error reply ends it, anything else does not.
-            if connection is not None and cure(error) in (Cure.NONE, Cure.LOAD, Cure.WAIT) and _replied(error):
+            if connection is not None and replied(error):
                 self._give_back(connection)
             elif connection is not None:
                 connection.disconnect()
@@ -127,6 +128,12 @@ class Wire:
             return reply
         finally:
             self._room.release()
+
+    def _take(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.endpoint.connection()
 
     def _give_back(self, connection: Any) -> None:
         if self.closed:
@@ -161,9 +168,8 @@ class AsyncWire:
                 return await self._once(_command(call, attempts.load), attempts.time_left())
             except Exception as error:
                 if is_wrong_type(error):
-                    keys = list(call.keys)
-                    types = [await self._once(("TYPE", key), attempts.time_left()) for key in keys]
-                    raise wrong_type(keys, types) from None
+                    types = [await self.command("TYPE", key) for key in call.keys]
+                    raise wrong_type(call.keys, types) from None
                 pause = attempts.pause(error)
                 if pause is None:
                     raise translate(error, self.endpoint.label) from error
@@ -186,12 +192,15 @@ class AsyncWire:
                 await connection.send_command(*command)
                 reply = await connection.read_response()
             except BaseException as error:
-                if _replied(error):
+                if replied(error):
                     self._give_back(connection)
                 else:
                     await connection.disconnect(nowait=True)
                 raise
-            self._give_back(connection)
+            if self.closed:
+                await connection.disconnect(nowait=True)
+            else:
+                self._give_back(connection)
             return reply
 
     def _give_back(self, connection: Any) -> None:
@@ -202,10 +211,3 @@ class AsyncWire:
         self.closed = True
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
-
-
-def _replied(error: BaseException) -> bool:
-    """Whether the error is Redis' reply, so that the connection is still in step."""
-    import redis.exceptions
-
-    return isinstance(error, redis.exceptions.ResponseError) and cure(error) is not Cure.RECONNECT
