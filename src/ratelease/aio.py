@@ -153,6 +153,15 @@ class AsyncClient(Shell):
         return Acquiring(start)
 
     async def _admit(self, request: Request) -> Grant | Refusal:
+        """Get one request admitted or refused."""
+        result = await self._admit_once(request)
+        if isinstance(result, Refusal) or time.monotonic() < result.deadline:
+            return result
+        # This process stood still for longer than the lease lives, so its slot may be somebody else's by now.
+        self._rt.keeper.end_later(Ending(request.line, request.id, unsent=True))
+        return await self._admit_once(self._again(request))
+
+    async def _admit_once(self, request: Request) -> Grant | Refusal:
         """Run the admission flow of one request. However it ends early, the id is withdrawn."""
         runtime, loop = self._rt, asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
@@ -214,6 +223,7 @@ class AsyncClient(Shell):
             requests,
             least,
             caller_place(),
+            queued=lambda answer: self._tell_queued(requests[0].line, answer),
             end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
             lease=lambda hold: AsyncLease(hold, self._release),
         )

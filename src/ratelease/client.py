@@ -176,6 +176,15 @@ class Client(Shell):
         return self._gather(requests, least)
 
     def _admit(self, request: Request) -> Grant | Refusal:
+        """Get one request admitted or refused."""
+        result = self._admit_once(request)
+        if isinstance(result, Refusal) or time.monotonic() < result.deadline:
+            return result
+        # This process stood still for longer than the lease lives, so its slot may be somebody else's by now.
+        self._rt.keeper.end_later(Ending(request.line, request.id, unsent=True))
+        return self._admit_once(self._again(request))
+
+    def _admit_once(self, request: Request) -> Grant | Refusal:
         """Run the admission flow of one request. However it ends early, the id is withdrawn."""
         runtime = self._rt
         woken = threading.Event()
@@ -237,6 +246,7 @@ class Client(Shell):
             requests,
             least,
             caller_place(),
+            queued=lambda answer: self._tell_queued(requests[0].line, answer),
             end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
             lease=lambda hold: Lease(hold, self._release),
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from .core import admission
 from .core.admission import Outer
@@ -25,15 +27,26 @@ class Gathering:
     anybody asks for it. :meth:`post` brings them to the owner.
     """
 
-    def __init__(self, runtime: Runtime, requests: Sequence[Request], least: int, place: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        requests: Sequence[Request],
+        least: int,
+        place: str,
+        queued: Callable[[Answer], None],
+    ) -> None:
         self.runtime = runtime
         self.requests = requests
         self.least = least
         self.deadline = requests[0].deadline
         self.started = time.monotonic()
         self.refused: Refusal | None = None
+        self._too_late = False
+        self._queued = queued
         self._place = place
         self._pending: dict[str, Waiter] = {}
+        # Whoever looks for arrivals must not come between an answer that is no longer pending and its arrival.
+        self._lock = threading.Lock()
         for request in requests:
             self._expect(request)
 
@@ -46,22 +59,27 @@ class Gathering:
         self._pending[request.id] = waiter
 
     def _arrived(self, waiter: Waiter) -> None:
-        self._pending.pop(waiter.request.id, None)
+        with self._lock:
+            self._pending.pop(waiter.request.id, None)
+            arrival = self._arrival(waiter)
+            if arrival is not None:
+                self.post(arrival)
         self.runtime.keeper.forget(waiter)
-        if waiter.error is not None:
-            self.post(waiter.error)
-            return
+
+    def _arrival(self, waiter: Waiter) -> list[Hold] | Exception | None:
         answer = waiter.answer
-        if answer is None or answer.status is not Verdict.GRANTED:
-            if answer is not None and answer.status is Verdict.IMPOSSIBLE:
-                self.post(admission.impossible(waiter.request, answer))
-            return
+        if answer is None:
+            return waiter.error
+        if answer.status is Verdict.IMPOSSIBLE:
+            return admission.impossible(waiter.request, answer)
+        if answer.status is not Verdict.GRANTED:
+            return None
         now = time.monotonic()
         grant = admission.grant_of(waiter.request, answer)
         holds = Hold.of(self.runtime, grant, now, now - self.started, self._place)
         for hold in holds:
             self.runtime.keeper.keep(hold)
-        self.post(holds)
+        return holds
 
     def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
         """Take over what the store said of each request; raise what no wait would help."""
@@ -69,26 +87,32 @@ class Gathering:
             waiter = self._pending.get(request.id)
             if answer.status is Verdict.IMPOSSIBLE:
                 raise admission.impossible(request, answer)
+            if answer.status is not Verdict.GRANTED and self.refused is None:
+                self.refused = admission.refusal(request.line, answer)
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
             elif waiter is not None:
+                self._too_late = self._too_late or (request.waits and answer.status is Verdict.REFUSED)
                 waiter.resolve(answer)
-            if answer.status is not Verdict.GRANTED and self.refused is None:
-                self.refused = admission.refusal(request.line, answer)
+        if self.least and answers[0].status is Verdict.PARKED:
+            self._queued(answers[0])
 
     def _remaining(self) -> float:
         # Neither a lock nor an event loop can wait as long as a caller may.
         return min(max(self.deadline - time.monotonic(), 0), 86_400)
 
-    @property
-    def waits(self) -> bool:
-        """Whether anything may still be granted."""
-        return any(request.id in self._pending for request in self.requests)
+    def _exhausted(self, arrivals: queue.SimpleQueue[Any] | asyncio.Queue[Any]) -> bool:
+        """Whether nothing has come and nothing more can come."""
+        with self._lock:
+            return arrivals.empty() and not self._pending
 
     def timed_out(self) -> Exception:
-        """The error at the deadline."""
-        refused = self.refused or Refusal("", "", 0, 0, None, "deadline")
+        """The error at the deadline, or where nothing can come before it."""
+        refused = Refusal("", "", 0, 0, None, "deadline") if self.refused is None else self.refused
         return admission.timed_out(refused, time.monotonic() - self.started, self.requests[0].sent)
+
+    def _none_left(self) -> NoReturn:
+        raise self.timed_out()
 
     def _give_up(self) -> list[Ending]:
         """Stop waiting for what has not come; the endings are the caller's to send."""
@@ -111,13 +135,14 @@ class SyncGathering(Gathering):
         least: int,
         place: str,
         *,
+        queued: Callable[[Answer], None],
         end: Callable[[Ending], object],
         lease: Callable[[Hold], Lease],
     ) -> None:
         self._arrivals: queue.SimpleQueue[list[Hold] | Exception] = queue.SimpleQueue()
         self._end = end
         self._lease = lease
-        super().__init__(runtime, requests, least, place)
+        super().__init__(runtime, requests, least, place, queued)
 
     def post(self, arrival: list[Hold] | Exception) -> None:
         """As :meth:`Gathering.post`."""
@@ -125,7 +150,7 @@ class SyncGathering(Gathering):
 
     def _next(self) -> list[Lease]:
         """The next leases, none if nothing more can come."""
-        if self._arrivals.empty() and not self.waits:
+        if self._exhausted(self._arrivals):
             return []
         try:
             arrival = self._arrivals.get(timeout=self._remaining())
@@ -141,7 +166,7 @@ class SyncGathering(Gathering):
         try:
             self.answered(answers, outer)
             while len(leases) < self.least or not self._arrivals.empty():
-                leases += self._next()
+                leases += self._next() or self._none_left()
         except BaseException:
             self.withdraw()
             for lease in leases:
@@ -153,6 +178,8 @@ class SyncGathering(Gathering):
         """The others, as they come."""
         while leases := self._next():
             yield from leases
+        if self._too_late:
+            raise self.timed_out()
 
     def withdraw(self) -> None:
         """Stop waiting, and give back what nobody has taken."""
@@ -174,6 +201,7 @@ class AsyncGathering(Gathering):
         least: int,
         place: str,
         *,
+        queued: Callable[[Answer], None],
         end: Callable[[Ending], Awaitable[object]],
         lease: Callable[[Hold], AsyncLease],
     ) -> None:
@@ -181,7 +209,7 @@ class AsyncGathering(Gathering):
         self._arrivals: asyncio.Queue[list[Hold] | Exception] = asyncio.Queue()
         self._end = end
         self._lease = lease
-        super().__init__(runtime, requests, least, place)
+        super().__init__(runtime, requests, least, place, queued)
 
     def post(self, arrival: list[Hold] | Exception) -> None:
         """As :meth:`Gathering.post`."""
@@ -189,7 +217,7 @@ class AsyncGathering(Gathering):
             self._loop.call_soon_threadsafe(self._arrivals.put_nowait, arrival)
 
     async def _next(self) -> list[AsyncLease]:
-        if self._arrivals.empty() and not self.waits:
+        if self._exhausted(self._arrivals):
             # What another thread has posted a moment ago still has to pass through the loop.
             await asyncio.sleep(0)
             if self._arrivals.empty():
@@ -210,7 +238,7 @@ class AsyncGathering(Gathering):
             self.answered(answers, outer)
             await asyncio.sleep(0)
             while len(leases) < self.least or not self._arrivals.empty():
-                leases += await self._next()
+                leases += await self._next() or self._none_left()
         except BaseException:
             await asyncio.shield(self.withdraw())
             for lease in leases:
@@ -223,6 +251,8 @@ class AsyncGathering(Gathering):
         while leases := await self._next():
             for lease in leases:
                 yield lease
+        if self._too_late:
+            raise self.timed_out()
 
     async def withdraw(self) -> None:
         """As :meth:`SyncGathering.withdraw`."""

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -230,6 +231,11 @@ class Shell:
         entries = [book.model(line.provider, line.model), book.provider(line.provider), book.total]
         entries += [book.pool(scope[2:]) for scope in named]
         return [rate for entry in entries if entry is not None for rate in entry.windows]
+
+    @staticmethod
+    def _again(request: Request) -> Request:
+        """The same request under another id: the first one's grant was over before its caller could take it."""
+        return replace(request, id=new_id(), sent=0, answered=0)
 
     def _store_deadline(self, deadline: float) -> float:
         """Until when a call for this request may take, on `time.monotonic()`."""

@@ -71,9 +71,9 @@ def acquire(request: Request, outer: tuple[Outer, ...]) -> Flow:
             raise LeaseLost(f"request {request.id} was withdrawn before it was granted")
         if answer.status is Verdict.IMPOSSIBLE:
             raise impossible(request, answer)
-        check_nested(request, answer, outer)
         if answer.status is Verdict.REFUSED:
             return refusal(request.line, answer)
+        check_nested(request, answer, outer)
         if not told:
             told = True
             yield Tell(answer)
@@ -84,7 +84,7 @@ def acquire(request: Request, outer: tuple[Outer, ...]) -> Flow:
 
 def grant_of(request: Request, answer: Answer) -> Grant:
     """The leases that an answer grants. They end a TTL after the call was sent, not after it was answered."""
-    return Grant(request, answer.at, answer.sent + answer.header.ttl / 1000, answer.header.epoch)
+    return Grant(request, answer.at, answer.header.deadline(answer.sent), answer.header.epoch)
 
 
 def _where(line: Line, answer: Answer) -> tuple[str, str]:
@@ -126,9 +126,12 @@ def timed_out(refused: Refusal, waited: float, attempts: int) -> WaitTimeout:
     """The error for a wait that ended, or could not end in time."""
     soon = "" if refused.retry_after is None else f"; room is expected in {refused.retry_after:.1f} s"
     place = f" at place {refused.position} of the queue" if refused.position else ""
+    why = f"{refused.scope} uses {refused.used:,} of {refused.limit:,} {refused.dimension}"
+    if refused.reason == "recovering":
+        why = "the store has lost its data and waits for those who hold leases to register them again"
     return WaitTimeout(
-        f"no lease after {waited:.1f} s{place}: {refused.scope} uses {refused.used:,} of {refused.limit:,} "
-        f"{refused.dimension}{soon}. Wait longer (timeout=), ask less at once, or raise the limit",
+        f"no lease after {waited:.1f} s{place}: {why}{soon}. "
+        "Wait longer (timeout=), ask less at once, or raise the limit",
         scope=refused.scope,
         dimension=refused.dimension,
         used=refused.used,

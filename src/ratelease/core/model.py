@@ -136,6 +136,14 @@ class Header:
     following: str
     timer: int
 
+    def deadline(self, sent: float) -> float:
+        """
+        Until when a lease is surely its holder's, if the call that granted or renewed it was sent at `sent`.
+
+        The store cuts its clock to whole ms, so it may count the TTL from up to one ms before the call was sent.
+        """
+        return sent + (self.ttl - 1) / 1000
+
 
 class Verdict(enum.IntEnum):
     """What acquire.lua answers to one request."""

@@ -26,7 +26,8 @@ def sync_pool(url: str) -> Any:
 
 def async_pool(url: str) -> Any:
     """A maker of connections for event loops."""
-    return fakeredis.FakeAsyncRedis(server=server(url)).connection_pool
+    # With a time-out of its own redis-py would send by asyncio.wait_for, which may lose a cancellation on Python 3.11.
+    return fakeredis.FakeAsyncRedis(server=server(url), socket_timeout=None).connection_pool
 
 
 def discard(url: str) -> None:

@@ -36,7 +36,7 @@ class Endpoint:
         if config.require_shared and not self.shared:
             raise ConfigError(
                 "require_shared is set, but the store is memory://, which only this process sees: "
-                "pass url='redis://…' or set RATELEASE_URL"
+                "pass url='redis://…'"
             )
         self._attempt = config.attempt_timeout
         if self.shared:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from ..core import scripts
 from ..core.instances import encode_profile
 from ..core.keys import scope_label
+from ..core.model import Answer, Held
 from ..errors import StoreUnavailable
 from .log import logger
 
 if TYPE_CHECKING:
     from .hold import Hold
     from .keeper import Keeper
+    from .waiter import Waiter
 
 RENEWED_AT_ONCE = 500
 
@@ -80,6 +82,9 @@ class Heart:
         for (_, epoch), holds in groups.items():
             for chunk in _chunks(holds):
                 await self._renew(chunk, epoch)
+        for waiter in list(self._keeper.waiters.values()):
+            if waiter.granted is not None:
+                await self._renew_untaken(waiter, waiter.granted)
 
     def _is_forgotten(self, hold: Hold, now: float) -> bool:
         """Whether a lease has been held for too long to be renewed; idle streams and forgotten leases are told once."""
@@ -116,7 +121,17 @@ class Heart:
             if hold.id in gone:
                 self._lose(hold)
             else:
-                hold.deadline, hold.epoch = sent + header.ttl / 1000, header.epoch
+                hold.deadline, hold.epoch = header.deadline(sent), header.epoch
+
+    async def _renew_untaken(self, waiter: Waiter, grant: Answer) -> None:
+        """Renew what was granted to a caller that has not woken up: its event loop may stand still."""
+        runtime, request, sent = self._runtime, waiter.request, time.monotonic()
+        held = [Held(id, request.weight, grant.at, request.costs) for id in request.lease_ids]
+        call = scripts.renew(runtime.session, runtime.keyspace, request.line, held, grant.header.epoch)
+        header, lost = scripts.ids_after_header(await self._keeper.run_script(call))
+        runtime.note(None, header)
+        if not lost:
+            waiter.renewed(sent, header)
 
     def _lose(self, hold: Hold) -> None:
         # A lease that its owner has released meanwhile is not lost.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
-from ..core.model import Answer, Request
+from ..core.model import Answer, Header, Request, Verdict
 
 
 class Waiter:
@@ -23,6 +24,18 @@ class Waiter:
         self.answer: Answer | None = None
         self.error: Exception | None = None
         self._lock = threading.Lock()
+
+    @property
+    def granted(self) -> Answer | None:
+        """The grant that its caller has not taken yet, if there is one."""
+        answer = self.answer
+        return answer if answer is not None and answer.status is Verdict.GRANTED else None
+
+    def renewed(self, sent: float, header: Header) -> None:
+        """Move the grant's deadline on: it was renewed by a call sent at `sent`, before its caller has woken up."""
+        with self._lock:
+            if self.answer is not None:
+                self.answer = replace(self.answer, sent=sent, header=header)
 
     def resolve(self, answer: Answer) -> None:
         """Leave an answer that ends the wait."""

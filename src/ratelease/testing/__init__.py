@@ -9,9 +9,18 @@ from .waiting import wait_until
 
 if TYPE_CHECKING:
     from .redis_server import RedisServer, find_cli, find_server, find_servers
-    from .simulator import ProviderSimulator
+    from .simulator import ProviderSimulator, SimulatorStats
 
-__all__ = ["ProviderSimulator", "RedisServer", "config", "find_cli", "find_server", "find_servers", "wait_until"]
+__all__ = [
+    "ProviderSimulator",
+    "RedisServer",
+    "SimulatorStats",
+    "config",
+    "find_cli",
+    "find_server",
+    "find_servers",
+    "wait_until",
+]
 
 
 def config(**changes: Any) -> Config:
@@ -26,8 +35,8 @@ def __getattr__(name: str) -> Any:
         from . import redis_server
 
         return getattr(redis_server, name)
-    if name == "ProviderSimulator":
-        from .simulator import ProviderSimulator
+    if name in ("ProviderSimulator", "SimulatorStats"):
+        from . import simulator
 
-        return ProviderSimulator
+        return getattr(simulator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,57 @@
+"""Set the figures of the demo: one limit binds, and the fleet wants clearly more than it allows. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+PROVIDER, MODEL = "demo", "chat-model"
+MODEL_PATH = f"{PROVIDER}/{MODEL}"
+
+LONGEST_WINDOW = 10.0  # seconds; a shorter demo has shorter windows, never fewer
+FEWEST_WINDOWS = 3  # in each phase: a fleet may begin with one window's requests at once, not with three's
+MOST_CONCURRENT = 20  # calls that the provider takes at a time
+LATENCY = (0.2, 0.6)  # seconds that a call takes
+BINDING = 0.6  # the rate as a share of what the concurrency alone would let through
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Hold the figures of one demo. Times are in seconds."""
+
+    workers: int
+    tasks: int
+    seconds: float
+    """Length of each of the two phases: whole windows, in which no more than 100 % can be admitted."""
+    window: float
+    limit: int
+    """Requests that the provider admits in any `window`: the binding limit."""
+    concurrency: int
+    count_refused: bool
+    """Whether refused requests count against the limit too, as at OpenAI."""
+
+    @classmethod
+    def of(cls, *, seconds: float, workers: int, tasks: int, count_refused: bool = False) -> Plan:
+        """Plan a demo of about `seconds` in all; starting and draining come on top."""
+        window = min(LONGEST_WINDOW, seconds / (2 * FEWEST_WINDOWS))
+        windows = math.floor(seconds / 2 / window + 1e-9)
+        concurrency = min(MOST_CONCURRENT, workers * tasks)
+        rate = BINDING * concurrency / (sum(LATENCY) / 2)
+        return cls(
+            workers=workers,
+            tasks=tasks,
+            seconds=windows * window,
+            window=window,
+            limit=max(1, math.floor(rate * window + 1e-9)),
+            concurrency=concurrency,
+            count_refused=count_refused,
+        )
+
+    def describe_fleet(self) -> str:
+        """Say in one line who calls."""
+        return f"{self.workers} workers × {self.tasks} tasks share one provider account"
+
+    def describe_provider(self) -> str:
+        """Say in one line what the provider enforces."""
+        refused = "refused requests count too" if self.count_refused else "refused requests cost nothing"
+        return f"{self.limit} requests in any {self.window:g} s, {self.concurrency} at a time; {refused}"

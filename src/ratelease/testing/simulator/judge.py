@@ -1,0 +1,143 @@
+"""Count what reached the provider, so that the simulator can be the judge of a limiter."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ratelease.testing.simulator.limits import REASONS, Reason
+
+# Arrival times kept for exact questions afterwards: about 32 MB, an hour at 277 requests per second.
+KEPT_ARRIVALS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorStats:
+    """Tell what the provider saw since it started or was reset. Times are in seconds.
+
+    `requests` = `admitted` + `throttled` + `invalid`. A request is `completed` when its whole answer was
+    written and `disconnected` when its client left before that.
+    """
+
+    requests: int
+    admitted: int
+    throttled: int
+    throttled_by: Mapping[str, int]
+    """429s by the limit that refused: requests, burst, concurrency."""
+    invalid: int
+    completed: int
+    disconnected: int
+    in_flight: int
+    peak_in_flight: int
+    in_window: int
+    """Admitted in the window that ends at this moment."""
+    peak_in_window: int
+    """The most admitted in any half-open interval of `window` seconds, wherever it starts."""
+    elapsed: float
+    window: float
+    limit: int | None
+    """Requests per `window`; None where nothing limits them."""
+    burst: int | None
+    concurrency: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as the JSON of `GET /_sim/stats`."""
+        return asdict(self)
+
+
+def max_in_any_window(arrivals: Iterable[float], window: float) -> int:
+    """Return the most of the ascending `arrivals` that lie in one half-open interval of `window` seconds."""
+    inside: deque[float] = deque()
+    most = 0
+    for stamp in arrivals:
+        inside.append(stamp)
+        while stamp - inside[0] >= window:
+            inside.popleft()
+        most = max(most, len(inside))
+    return most
+
+
+class Judge:
+    """Keep the counts of one simulator.
+
+    It shares nothing with the models that decide, so it can convict them.
+    """
+
+    def __init__(self, clock: Callable[[], float], window: float) -> None:
+        self._clock = clock
+        self._window = window
+        self._in_flight = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts. What is in flight stays so, and its end is counted after the reset."""
+        self._started = self._clock()
+        self._admitted = 0
+        self._invalid = 0
+        self._completed = 0
+        self._disconnected = 0
+        self._throttled: Counter[Reason] = Counter()
+        self._peak_in_flight = self._in_flight
+        self._inside: deque[float] = deque()
+        self._peak_in_window = 0
+        self._arrivals: deque[float] = deque(maxlen=KEPT_ARRIVALS)
+
+    def admit(self, now: float) -> None:
+        """Count a request admitted at `now`."""
+        self._admitted += 1
+        self._in_flight += 1
+        self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
+        self._arrivals.append(now)
+        self._inside.append(now)
+        self._expire(now)
+        self._peak_in_window = max(self._peak_in_window, len(self._inside))
+
+    def throttle(self, reason: Reason) -> None:
+        """Count a 429."""
+        self._throttled[reason] += 1
+
+    def refuse_invalid(self) -> None:
+        """Count a request that was no valid chat request."""
+        self._invalid += 1
+
+    def leave(self, *, completed: bool) -> None:
+        """Count the end of an admitted request."""
+        self._in_flight -= 1
+        if completed:
+            self._completed += 1
+        else:
+            self._disconnected += 1
+
+    def arrivals(self) -> list[float]:
+        """Return when requests were admitted, ascending, in seconds since the start or the last reset."""
+        return [stamp - self._started for stamp in self._arrivals]
+
+    def stats(self, *, limit: int | None, burst: int | None, concurrency: int | None) -> SimulatorStats:
+        """Return the counts, beside the limits they are measured against."""
+        now = self._clock()
+        self._expire(now)
+        throttled = sum(self._throttled.values())
+        return SimulatorStats(
+            requests=self._admitted + throttled + self._invalid,
+            admitted=self._admitted,
+            throttled=throttled,
+            throttled_by={reason: self._throttled[reason] for reason in REASONS},
+            invalid=self._invalid,
+            completed=self._completed,
+            disconnected=self._disconnected,
+            in_flight=self._in_flight,
+            peak_in_flight=self._peak_in_flight,
+            in_window=len(self._inside),
+            peak_in_window=self._peak_in_window,
+            elapsed=now - self._started,
+            window=self._window,
+            limit=limit,
+            burst=burst,
+            concurrency=concurrency,
+        )
+
+    def _expire(self, now: float) -> None:
+        while self._inside and now - self._inside[0] >= self._window:
+            self._inside.popleft()
