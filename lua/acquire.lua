@@ -150,6 +150,11 @@ for _, want in ipairs(requests) do
   end
 end
 
+-- These are only written from here on. If one holds a wrong type, that has to end the call before its first write.
+if growing then
+  for _, key in ipairs({path.graves, path.instances, path.paths}) do redis.call('ZCARD', key) end
+end
+
 local timer = 0
 if growing or changed then
   timer = head_timer(path, next(path.dequeue) ~= nil)

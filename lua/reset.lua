@@ -1,24 +1,31 @@
 -- reset: clear the windows of scopes, and keys of a wrong type. Leases, waiters and instances stay unless told all.
 --
--- KEYS  as acquire
+-- KEYS  as acquire, then the profiles of beat
 -- ARGV  1..9 and limits of each scope as acquire, then all (1: leases, waiters and agreed limits too), then 1 or 0
---       for each scope: whether it is meant
+--       for the namespace and for each scope: whether it is meant
 -- Returns header as acquire, then the number of keys removed
--- Writes deletions only, in the scopes that are meant; path and model keys belong to the model's scope.
+-- Writes deletions only, in the scopes that are meant; path and model keys belong to the model's scope. Of the
+--       namespace's own keys, which every script reads, this one too, it removes wrong types before all else.
 -- Cost: O(size of what is removed).
 --- @include "lib/open_path"
 --- @include "lib/header"
-local path = open_path()
-if path.refusal then return path.refusal end
-
-local first = 10 + #path.specs
+local first = 10 + math.floor((#KEYS - 7) / 4)
 local all, removed = ARGV[first] == '1', 0
 local function clear(key, kind, whole)
   local found = redis.call('TYPE', key)['ok']
   if found ~= 'none' and (whole or found ~= kind) then removed = removed + redis.call('DEL', key) end
 end
+if ARGV[first + 1] == '1' then
+  clear(KEYS[1], 'hash', false)
+  clear(KEYS[2], 'zset', false)
+  clear(KEYS[3], 'zset', false)
+  clear(KEYS[#KEYS], 'hash', false)
+end
+local path = open_path()
+if path.refusal then return path.refusal end
+
 for i = 1, #path.specs do
-  if ARGV[first + i] == '1' then
+  if ARGV[first + 1 + i] == '1' then
     if i == 1 then
       clear(path.queue, 'zset', all)
       clear(path.claims, 'zset', all)

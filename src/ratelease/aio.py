@@ -16,7 +16,7 @@ from .core.instances import Instance
 from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
-from .errors import StoreUnavailable
+from .errors import StoreCorrupt, StoreUnavailable
 from .gathering import AsyncGathering
 from .lease import AsyncGroup, AsyncLease
 from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
@@ -93,10 +93,10 @@ class AsyncClient(Shell):
         async def start() -> AsyncLease:
             request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
             started = time.monotonic()
-            result = await self._admit(request)
-            if isinstance(result, Refusal):
-                raise admission.timed_out(result, time.monotonic() - started, request.sent)
-            return self._leases(result, started)[0]
+            taken = await self._take(request)
+            if isinstance(taken, Refusal):
+                raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+            return taken
 
         return Acquiring(start)
 
@@ -114,9 +114,7 @@ class AsyncClient(Shell):
         """As :meth:`ratelease.Client.try_acquire`."""
         timeout = self._config.store_timeout
         request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, False)
-        started = time.monotonic()
-        result = await self._admit(request)
-        return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+        return await self._take(request)
 
     def acquire_many(
         self,
@@ -152,18 +150,25 @@ class AsyncClient(Shell):
 
         return Acquiring(start)
 
-    async def _admit(self, request: Request) -> Grant | Refusal:
-        """Get one request admitted or refused."""
-        result = await self._admit_once(request)
-        if isinstance(result, Refusal) or time.monotonic() < result.deadline:
-            return result
-        # This process stood still for longer than the lease lives, so its slot may be somebody else's by now.
-        self._rt.keeper.end_later(Ending(request.line, request.id, unsent=True))
-        return await self._admit_once(self._again(request))
+    async def _take(self, request: Request) -> AsyncLease | Refusal:
+        """Get one request admitted or refused. However this ends early, nothing of the request is left."""
+        keeper, started = self._rt.keeper, time.monotonic()
+        try:
+            result = await self._admit(request)
+            if isinstance(result, Grant) and result.deadline <= time.monotonic():
+                # This process stood still for longer than a lease lives: the slot may be somebody else's by now.
+                keeper.withdraw(request)
+                request = self._again(request)
+                result = await self._admit(request)
+            return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+        except BaseException:
+            keeper.withdraw(request)
+            raise
 
-    async def _admit_once(self, request: Request) -> Grant | Refusal:
-        """Run the admission flow of one request. However it ends early, the id is withdrawn."""
-        runtime, loop = self._rt, asyncio.get_running_loop()
+    async def _admit(self, request: Request) -> Grant | Refusal:
+        """Run the admission flow of one request."""
+        runtime = self._rt
+        loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         runtime.keeper.start()
         waiter = runtime.keeper.expect(request, _waker(loop, woken))
@@ -172,10 +177,6 @@ class AsyncClient(Shell):
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
                 return await self._withdraw(request, waiter, result)
             return result
-        except BaseException:
-            if request.sent:
-                runtime.keeper.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
-            raise
         finally:
             runtime.keeper.forget(waiter)
 
@@ -280,7 +281,11 @@ class AsyncClient(Shell):
         """As :meth:`ratelease.Client.reset`."""
         provider, model = self._check_reset(provider, model)
         removed = 0
-        for call in self._reset_calls(await self._paths(), provider, model, all):
+        try:
+            lines = await self._paths()
+        except StoreCorrupt:
+            lines = []
+        for call in self._reset_calls(lines, provider, model, all):
             reply = await self._run(call)
             self._rt.note(None, scripts.header(reply))
             removed += reply[scripts.HEADER_VALUES]

@@ -14,7 +14,7 @@ from .core.instances import Instance
 from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
-from .errors import StoreUnavailable
+from .errors import StoreCorrupt, StoreUnavailable
 from .gathering import SyncGathering
 from .lease import Group, Lease
 from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
@@ -107,10 +107,10 @@ class Client(Shell):
         """
         request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
         started = time.monotonic()
-        result = self._admit(request)
-        if isinstance(result, Refusal):
-            raise admission.timed_out(result, time.monotonic() - started, request.sent)
-        return self._leases(result, started)[0]
+        taken = self._take(request)
+        if isinstance(taken, Refusal):
+            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+        return taken
 
     def try_acquire(
         self,
@@ -130,9 +130,7 @@ class Client(Shell):
         """
         timeout = self._config.store_timeout
         request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, False)
-        started = time.monotonic()
-        result = self._admit(request)
-        return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+        return self._take(request)
 
     def acquire_many(
         self,
@@ -175,17 +173,23 @@ class Client(Shell):
         )
         return self._gather(requests, least)
 
-    def _admit(self, request: Request) -> Grant | Refusal:
-        """Get one request admitted or refused."""
-        result = self._admit_once(request)
-        if isinstance(result, Refusal) or time.monotonic() < result.deadline:
-            return result
-        # This process stood still for longer than the lease lives, so its slot may be somebody else's by now.
-        self._rt.keeper.end_later(Ending(request.line, request.id, unsent=True))
-        return self._admit_once(self._again(request))
+    def _take(self, request: Request) -> Lease | Refusal:
+        """Get one request admitted or refused. However this ends early, nothing of the request is left."""
+        keeper, started = self._rt.keeper, time.monotonic()
+        try:
+            result = self._admit(request)
+            if isinstance(result, Grant) and result.deadline <= time.monotonic():
+                # This process stood still for longer than a lease lives: the slot may be somebody else's by now.
+                keeper.withdraw(request)
+                request = self._again(request)
+                result = self._admit(request)
+            return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+        except BaseException:
+            keeper.withdraw(request)
+            raise
 
-    def _admit_once(self, request: Request) -> Grant | Refusal:
-        """Run the admission flow of one request. However it ends early, the id is withdrawn."""
+    def _admit(self, request: Request) -> Grant | Refusal:
+        """Run the admission flow of one request."""
         runtime = self._rt
         woken = threading.Event()
         runtime.keeper.start()
@@ -195,10 +199,6 @@ class Client(Shell):
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
                 return self._withdraw(request, waiter, result)
             return result
-        except BaseException:
-            if request.sent:
-                runtime.keeper.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
-            raise
         finally:
             runtime.keeper.forget(waiter)
 
@@ -307,7 +307,11 @@ class Client(Shell):
         """
         provider, model = self._check_reset(provider, model)
         removed = 0
-        for call in self._reset_calls(self._paths(), provider, model, all):
+        try:
+            lines = self._paths()
+        except StoreCorrupt:
+            lines = []
+        for call in self._reset_calls(lines, provider, model, all):
             reply = self._run(call)
             self._rt.note(None, scripts.header(reply))
             removed += reply[scripts.HEADER_VALUES]

@@ -120,7 +120,7 @@ class Gathering:
         for waiter in list(self._pending.values()):
             self._pending.pop(waiter.request.id, None)
             self.runtime.keeper.forget(waiter)
-            if waiter.request.sent:
+            if waiter.request.lingers:
                 endings.append(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
         return endings
 

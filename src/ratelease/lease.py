@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from .core.model import Ended, Outcome
 from .shell import held_here
@@ -83,11 +83,13 @@ class _LeaseBase:
         state = "ended" if self._hold.ended else "lost" if self.lost else "valid"
         return f"<{type(self).__name__} {self.id} {self.provider}/{self.model} {state}>"
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[True]:
         return True
 
     def _entered(self, owner: int) -> None:
-        self._token = held_here.set((*held_here.get(), (self._hold, owner)))
+        # What has ended is only there if an interrupt has kept it from leaving.
+        live = (entry for entry in held_here.get() if not entry[0].ended)
+        self._token = held_here.set((*live, (self._hold, owner)))
 
     def _left(self) -> None:
         token, self._token = self._token, None
@@ -107,6 +109,14 @@ class _LeaseBase:
         hold.ended = True
         hold.runtime.keeper.unkeep(hold)
         return True
+
+    def _end_later(self, outcome: Outcome) -> None:
+        """Leave to the keeper what an interrupt has kept from ending here."""
+        hold = self._hold
+        if not hold.runtime.dead:
+            hold.ended = True
+            hold.runtime.keeper.holds.pop(hold.id, None)
+            hold.runtime.keeper.end_later(hold.ending(unsent=outcome is Outcome.UNSENT))
 
     def drop(self) -> None:
         """Note that nobody has the lease any more. A finaliser may call this anywhere, in any thread."""
@@ -140,8 +150,12 @@ class Lease(_LeaseBase):
 
             outcome: How the call ended. UNSENT returns everything the lease charged: the call never left this host.
         """
-        if self._begin_end():
-            self._release(self._hold, outcome is Outcome.UNSENT)
+        try:
+            if self._begin_end():
+                self._release(self._hold, outcome is Outcome.UNSENT)
+        except BaseException:
+            self._end_later(outcome)
+            raise
 
     def wrap_stream(self, stream: Any) -> LeasedStream:
         """
@@ -159,9 +173,11 @@ class Lease(_LeaseBase):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left()
-        if not self._taken:
-            self.release(outcome_of(error))
+        try:
+            self._left()
+        finally:
+            if not self._taken:
+                self.release(outcome_of(error))
 
 
 class AsyncLease(_LeaseBase):
@@ -188,9 +204,11 @@ class AsyncLease(_LeaseBase):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left()
-        if not self._taken:
-            await self.release(outcome_of(error))
+        try:
+            self._left()
+        finally:
+            if not self._taken:
+                await self.release(outcome_of(error))
 
 
 class _StreamBase:

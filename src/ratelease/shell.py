@@ -16,7 +16,7 @@ from .config import Config
 from .core import admission, scripts
 from .core.admission import Outer
 from .core.instances import Instance, check_metadata, decode_profile
-from .core.keys import check_name, parse_path
+from .core.keys import check_name, make_path, parse_path
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
 from .core.scripts import Call
 from .core.status import QueueStatus, ScopeStatus, Status, read_snapshot
@@ -235,7 +235,7 @@ class Shell:
     @staticmethod
     def _again(request: Request) -> Request:
         """The same request under another id: the first one's grant was over before its caller could take it."""
-        return replace(request, id=new_id(), sent=0, answered=0)
+        return replace(request, id=new_id(), sent=0, answered=0, settled=False)
 
     def _store_deadline(self, deadline: float) -> float:
         """Until when a call for this request may take, on `time.monotonic()`."""
@@ -293,10 +293,24 @@ class Shell:
         self, lines: Sequence[Line], provider: str | None, model: str | None, everything: bool
     ) -> list[Call]:
         runtime, calls = self._rt, []
-        for line in lines:
+        # The store's list of paths may be what is damaged: what this client has used it knows itself.
+        paths = {line.path.name: line.path for line in (*lines, *runtime.lines())}
+        if provider is None and not paths:
+            nobody = make_path("-", "-", (), None)
+            paths[nobody.name] = nobody
+        for line in (scripts.foreign_line(runtime.keyspace, path) for path in paths.values()):
             meant = runtime.scopes_of(line.path, provider, model)
             if any(meant):
-                calls.append(scripts.reset(runtime.session, runtime.keyspace, line, meant, everything=everything))
+                calls.append(
+                    scripts.reset(
+                        runtime.session,
+                        runtime.keyspace,
+                        line,
+                        meant,
+                        everything=everything,
+                        namespace=provider is None,
+                    )
+                )
         return calls
 
     @staticmethod

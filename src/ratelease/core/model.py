@@ -48,7 +48,8 @@ class Request:
     One request for `n` leases of one path that are granted together.
 
     `id` is the id of the first lease: a random text for one lease, `<random>.1` for a group. `deadline` is monotonic
-    seconds. `sent` counts the times it may have reached the store, `answered` those of which a reply came back.
+    seconds. `sent` counts the times it may have reached the store, `answered` those of which a reply came back;
+    `settled` is whether the last reply said that the store keeps nothing of it.
     """
 
     line: Line
@@ -60,11 +61,22 @@ class Request:
     waits: bool
     sent: int = 0
     answered: int = 0
+    settled: bool = False
 
     @property
     def may_land(self) -> bool:
         """Whether a copy of it may still be on its way, so that ending it must leave a tombstone."""
         return self.sent > self.answered
+
+    @property
+    def lingers(self) -> bool:
+        """Whether the store may know of it, so that giving it up means to withdraw it."""
+        return self.may_land or (self.sent > 0 and not self.settled)
+
+    def note(self, status: Verdict) -> None:
+        """Take over what a reply says of it."""
+        self.answered += 1
+        self.settled = status in (Verdict.REFUSED, Verdict.IMPOSSIBLE, Verdict.TOMBSTONED)
 
     @property
     def lease_ids(self) -> list[str]:

@@ -168,6 +168,10 @@ def snapshot(session: Session, keyspace: Keyspace, line: Line) -> Call:
     return _path_call(SNAPSHOT, session, keyspace, line, ())
 
 
-def reset(session: Session, keyspace: Keyspace, line: Line, meant: Sequence[bool], *, everything: bool) -> Call:
-    """Clear the scopes of a path that are meant."""
-    return _path_call(RESET, session, keyspace, line, (int(everything), *(int(scope) for scope in meant)))
+def reset(
+    session: Session, keyspace: Keyspace, line: Line, meant: Sequence[bool], *, everything: bool, namespace: bool
+) -> Call:
+    """Clear the scopes of a path that are meant, and mend the namespace's own keys if that is meant."""
+    flags = (int(everything), int(namespace), *map(int, meant))
+    call = _path_call(RESET, session, keyspace, line, flags)
+    return Call(RESET, [*line.keys, keyspace.instance_keys[3]], call.arguments)

@@ -68,6 +68,10 @@ class Endings:
         finally:
             self._running = False
 
+    def stop(self) -> None:
+        """Send no more in the background: what is added from here on goes with the last :meth:`flush`."""
+        self._running = True
+
     async def flush(self) -> None:
         """Send everything once, before the end."""
         while self._queue:

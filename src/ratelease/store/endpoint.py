@@ -31,7 +31,7 @@ class Endpoint:
         self.scheme = urlsplit(config.url).scheme
         if self.scheme not in SCHEMES:
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ConfigError(f"the store's URL begins with {self.scheme!r}://, but only {known} are known")
+            raise ConfigError(f"the store's URL begins with '{self.scheme}://', but only {known} are known")
         self.shared = self.scheme != "memory"
         if config.require_shared and not self.shared:
             raise ConfigError(

@@ -26,9 +26,12 @@ LARGEST_BATCH = 128
 
 
 class _Item:
-    """One request or ending on its way. `result` and `error` are set once, before it is woken."""
+    """
+    One request or ending on its way. `result` and `error` are set once, before it is woken. `carries` are the items
+    of the call that it leads, itself first.
+    """
 
-    __slots__ = ("deadline", "error", "leads", "payload", "queued", "result", "wake")
+    __slots__ = ("carries", "deadline", "error", "leads", "payload", "queued", "result", "wake")
 
     def __init__(self, payload: Request | Ending, deadline: float) -> None:
         self.payload = payload
@@ -38,6 +41,7 @@ class _Item:
         self.queued = False
         self.leads = False
         self.wake: Any = None
+        self.carries: list[_Item] = []
 
 
 class _Again(Exception):
@@ -82,13 +86,13 @@ class _Batch:
             head, results = scripts.release_answers(reply)
         for item, result in zip(self.items, results, strict=True):
             item.result = result
-            if isinstance(item.payload, Request):
-                item.payload.answered += 1
+            if isinstance(item.payload, Request) and isinstance(result, Answer):
+                item.payload.note(result.status)
         self.runtime.note(self.line, head)
 
     def failed(self, error: BaseException) -> None:
         """Hand each item the error, or send the followers again where only the leader's time was over."""
-        own = isinstance(error, Exception) and time.monotonic() < self.deadline
+        own = time.monotonic() < self.deadline
         for number, item in enumerate(self.items):
             item.error = error if own or number == 0 else _Again()
 
@@ -101,13 +105,14 @@ class _Lane:
         self.waiting: deque[_Item] = deque()
         self.busy = False
 
-    def take(self, first: _Item | None = None) -> list[_Item]:
-        """The next batch, with `first` as its leader; the lock is held."""
-        items = [] if first is None else [first]
+    def take(self, items: list[_Item]) -> list[_Item]:
+        """Add the next in line to a batch; the lock is held."""
         while self.waiting and len(items) < LARGEST_BATCH:
-            items.append(self.waiting.popleft())
-        for item in items:
+            item = self.waiting[0]
             item.queued = False
+            # First there, then away from here: an interrupt in between loses nobody.
+            items.append(item)
+            self.waiting.popleft()
         return items
 
 
@@ -151,18 +156,11 @@ class Exchange:
         lane = self._lane(script, payload.line)
         while True:
             item = _Item(payload, deadline)
-            with lane.lock:
-                item.leads = not lane.busy
-                if item.leads:
-                    lane.busy = True
-                else:
-                    item.wake = threading.Event()
-                    item.queued = True
-                    lane.waiting.append(item)
-            if not item.leads:
-                self._follow(lane, item)
-            if item.leads:
-                self._lead(lane, item)
+            try:
+                self._carry(lane, item)
+            except BaseException:
+                self._abandon(lane, item)
+                raise
             if item.error is None:
                 return item.result
             if not isinstance(item.error, _Again):
@@ -170,18 +168,24 @@ class Exchange:
             if time.monotonic() >= deadline:
                 raise _late(self._runtime)
 
+    def _carry(self, lane: _Lane, item: _Item) -> None:
+        """Lead a call with the item, or leave it to whoever leads."""
+        with lane.lock:
+            item.leads = not lane.busy
+            if item.leads:
+                lane.busy = True
+            else:
+                item.wake = threading.Event()
+                item.queued = True
+                lane.waiting.append(item)
+        if not item.leads:
+            self._follow(lane, item)
+        if item.leads:
+            self._lead(lane, item)
+
     def _follow(self, lane: _Lane, item: _Item) -> None:
         """Wait until somebody has carried the item, or until it is its turn to lead."""
-        try:
-            item.wake.wait(max(item.deadline - time.monotonic(), 0))
-        except BaseException:
-            with lane.lock:
-                if item.queued:
-                    lane.waiting.remove(item)
-                leads = item.leads
-            if leads:
-                self._hand_over(lane)
-            raise
+        item.wake.wait(max(item.deadline - time.monotonic(), 0))
         with lane.lock:
             if item.queued:
                 lane.waiting.remove(item)
@@ -190,28 +194,50 @@ class Exchange:
                 item.error = _late(self._runtime)
 
     def _lead(self, lane: _Lane, item: _Item) -> None:
+        item.carries.append(item)
         with lane.lock:
-            batch = _Batch(self._runtime, lane.take(item))
+            batch = _Batch(self._runtime, lane.take(item.carries))
         try:
             call = batch.call()
             batch.answered(self.wire.run(call, batch.deadline, batch.sent))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             batch.failed(error)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            for follower in batch.items[1:]:
-                follower.wake.set()
-            self._hand_over(lane)
+        self._wake(item)
+        self._hand_over(lane, item)
 
-    def _hand_over(self, lane: _Lane) -> None:
+    def _wake(self, item: _Item) -> None:
+        for follower in item.carries[1:]:
+            if follower.result is None and follower.error is None:
+                follower.error = _Again()
+            follower.wake.set()
+
+    def _hand_over(self, lane: _Lane, item: _Item) -> None:
+        """Let the next in line lead, or leave the lane idle. Until it is done it can be done again."""
         with lane.lock:
-            if not lane.waiting:
+            if lane.waiting:
+                leader = lane.waiting[0]
+                leader.leads, leader.queued = True, False
+                lane.waiting.popleft()
+                leader.wake.set()
+            else:
                 lane.busy = False
-                return
-            leader = lane.waiting.popleft()
-            leader.queued, leader.leads = False, True
-        leader.wake.set()
+            item.leads = False
+
+    def _abandon(self, lane: _Lane, item: _Item) -> None:
+        """
+        Leave the lane as an interrupt found it: anywhere.
+
+        A signal's exception may come between any two steps. Followers must not wait for a call that nobody makes,
+        and the lane must not stay busy for ever.
+        """
+        with lane.lock:
+            for gone in (item, *item.carries):
+                gone.queued = False
+                if gone in lane.waiting:
+                    lane.waiting.remove(gone)
+        self._wake(item)
+        if item.leads:
+            self._hand_over(lane, item)
 
     def close(self) -> None:
         """Close the connections."""
@@ -281,7 +307,7 @@ class AsyncExchange:
     async def _pump(self, lane: _Lane) -> None:
         try:
             while lane.waiting:
-                batch = _Batch(self._runtime, lane.take())
+                batch = _Batch(self._runtime, lane.take([]))
                 try:
                     call = batch.call()
                     batch.answered(await self.wire.run(call, batch.deadline, batch.sent))

@@ -95,7 +95,7 @@ class Handoff:
             request.sent += 1
         answers = scripts.acquire_answers(await self._keeper.run_script(call), sent)
         for waiter, answer in zip(waiters, answers, strict=True):
-            waiter.request.answered += 1
+            waiter.request.note(answer.status)
             # A caller that has gone meanwhile withdraws the id itself, with a tombstone.
             if answer.status is not Verdict.PARKED:
                 waiter.resolve(answer)

@@ -74,10 +74,12 @@ class Keeper:
 
     def start(self) -> None:
         """Start the thread, if it does not run yet."""
-        if self._thread is not None:
+        if self._started.is_set():
             return
         with self._lock:
-            if self._thread is None and not self._closing:
+            if self._closing:
+                return
+            if self._thread is None:
                 thread = threading.Thread(target=self._run, name="ratelease-keeper", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -117,6 +119,16 @@ class Keeper:
         """Release by id in the background, again and again until the store has taken it or its TTL is over."""
         self._call(self._endings.add, ending)
 
+    def withdraw(self, request: Request) -> None:
+        """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
+        self.waiters.pop(request.id, None)
+        for id in request.lease_ids:
+            hold = self.holds.pop(id, None)
+            if hold is not None:
+                hold.ended = True
+        if request.lingers:
+            self.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
+
     def follow(self, path_name: str) -> None:
         """Grant the path that an answer has named as the next in line."""
         self._call(self._handoff.hop, path_name)
@@ -149,9 +161,17 @@ class Keeper:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the rest; its errors are told, and end nothing else."""
         assert self._loop is not None
-        task = self._loop.create_task(self._guarded(work))
+        task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StoreUnavailable):
+            logger.debug("left to the next heartbeat or poll: %s", error)
+        elif error is not None:
+            logger.error("the keeper met an error", exc_info=error)
 
     def collect_dropped(self) -> None:
         """Release what was garbage-collected."""
@@ -199,6 +219,7 @@ class Keeper:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._endings.stop()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._leave()
@@ -207,24 +228,18 @@ class Keeper:
         await inbox.close()
         await self._wire.close()
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except StoreUnavailable as error:
-            logger.debug("left to the next heartbeat or poll: %s", error)
-        except Exception:  # noqa: BLE001 - one task's error must not end the others
-            logger.exception("the keeper met an error")
-
     async def _leave(self) -> None:
         """Give back everything, and leave the list of instances."""
-        for waiter in list(self.waiters.values()):
+        # Whoever is told removes its waiter itself, at once.
+        waiters = list(self.waiters.values())
+        for waiter in waiters:
             waiter.fail(StoreUnavailable("the client was closed while this caller waited"))
         self._endings.collect_dropped()
         for hold in list(self.holds.values()):
             if not hold.ended:
                 hold.ended = True
                 self._endings.add(hold.ending())
-        for waiter in list(self.waiters.values()):
+        for waiter in waiters:
             self._endings.add(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
         await self._endings.flush()
         session, keyspace = self.runtime.session, self.runtime.keyspace

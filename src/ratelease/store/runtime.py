@@ -85,6 +85,11 @@ class Runtime:
                 self._lines[key] = line
         return line
 
+    def lines(self) -> list[Line]:
+        """The paths that this client has used."""
+        with self._lock:
+            return list(self._lines.values())
+
     def _make_line(self, provider: str, model: str, pools: tuple[str, ...]) -> Line:
         everything = tuple(sorted({*pools, *self.book.pools_of(provider, model)}))
         path = make_path(provider, model, everything, self.credential)

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from ..config import Config
@@ -29,7 +29,9 @@ LONGEST_PAUSE = 0.2
 def _command(call: Call, load: bool) -> tuple[Any, ...]:
     source = script(call.script)
     name, body = ("EVAL", source.text) if load else ("EVALSHA", source.sha)
-    return (name, body, len(call.keys), *call.keys, *call.arguments)
+    # Texts alone: hiredis packs a number by its repr, and a signal's exception in there crashes the interpreter.
+    words = (each if isinstance(each, (bytes, str)) else str(each) for each in call.arguments)
+    return (name, body, str(len(call.keys)), *call.keys, *words)
 
 
 class _Attempts:
@@ -101,6 +103,9 @@ class Wire:
         try:
             return self._once(arguments, self._config.attempt_timeout)
         except Exception as error:
+            if is_wrong_type(error):
+                key = arguments[1]
+                raise wrong_type([key], [self.command("TYPE", key)]) from None
             raise translate(error, self.endpoint.label) from error
 
     def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
@@ -156,6 +161,7 @@ class AsyncWire:
         self._config = config
         self._idle: deque[Any] = deque()
         self._room = asyncio.Semaphore(CONNECTIONS)
+        self._with_loop: AsyncGenerator[None, None] | None = None
         self.closed = False
 
     async def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
@@ -180,11 +186,17 @@ class AsyncWire:
         try:
             return await self._once(arguments, self._config.attempt_timeout)
         except Exception as error:
+            if is_wrong_type(error):
+                key = arguments[1]
+                raise wrong_type([key], [await self.command("TYPE", key)]) from None
             raise translate(error, self.endpoint.label) from error
 
     async def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
         if timeout <= 0:
             raise TimeoutError("no time left")
+        if self._with_loop is None:
+            self._with_loop = self._end_with_loop()
+            await anext(self._with_loop)
         async with asyncio.timeout(timeout), self._room:
             connection = self._idle.pop() if self._idle else self.endpoint.async_connection()
             try:
@@ -209,5 +221,14 @@ class AsyncWire:
     async def close(self) -> None:
         """Close every idle connection."""
         self.closed = True
-        while self._idle:
-            await self._idle.pop().disconnect(nowait=True)
+        if self._with_loop is not None:
+            await self._with_loop.aclose()
+
+    async def _end_with_loop(self) -> AsyncGenerator[None, None]:
+        # Whoever closes a loop ends its open generators first, as asyncio.run does: the last moment at which the
+        # connections of a client that is used from loop after loop can be closed.
+        try:
+            yield
+        finally:
+            while self._idle:
+                await self._idle.pop().disconnect(nowait=True)
