@@ -19,7 +19,7 @@
 -- Returns header (9 values, see lib/header; {1, schema} where the store is of a newer schema), then eight values a
 --       request: status  scope  dimension  used  limit  at  position  estimate ms (-1: nobody can know)
 --       status 1 granted  2 parked  3 refused  4 impossible  5 tombstoned
--- Writes nothing when everything is refused and the caller is known. First write: one that fails at maxmemory where
+-- Writes nothing when everything is refused, nobody waits and the caller is known. First write: one that fails at maxmemory where
 --       a new id is admitted, one that does not where ids are only claimed or repeated.
 -- Cost: O(scopes + rates) and O(log n) of leases and waiters a request; a refusal by a rate reads up to 68 slots.
 --- @include "lib/open_path"
@@ -57,7 +57,7 @@ for i, want in ipairs(requests) do
 end
 local hold = tonumber(texts[#ids])
 
-sweep(path)
+sweep(path, ids)
 load_scopes(path)
 local waiting = redis.call('ZCARD', path.queue)
 if waiting > 0 or next(path.enqueue) then
@@ -74,7 +74,8 @@ local function estimate(block, position)
   return -1
 end
 
-local growing, changed = false, path.queued or path.swept or path.unmute or next(path.state) ~= nil
+local growing = false
+local changed = path.queued or path.swept or path.unmute or path.rewound or next(path.state) ~= nil
 local answer, parked = {}, false
 local function reply(status, block, at, position)
   local n = #answer
@@ -126,7 +127,9 @@ local function admit(want)
   local waiter = {state = 'W', instance = path.instance, at = path.now, n = want.n, weight = want.weight,
     costs = want.costs, charge = want.charge, ticket = path.sequence,
     deadline = want.wait > 0 and path.now + want.wait or 0}
-  path.entries[want.id], path.dirty[want.id], path.enqueue[want.id] = waiter, true, waiter.ticket
+  path.entries[want.id], path.dirty[want.id] = waiter, true
+  path.enqueue[want.id], path.dequeue[want.id] = waiter.ticket, nil
+  path.bury[want.id] = path.now + 4 * path.ttl
   if not path.head then path.head = {id = want.id, ticket = waiter.ticket, waiter = waiter, block = block} end
   reply(PARKED, block, block.at, waiting)
 end
@@ -144,7 +147,8 @@ for _, want in ipairs(requests) do
     local rank = redis.call('ZRANK', path.queue, want.id)
     local block = path.head and path.head.block or {scope = 0, dimension = 'queue', used = 0, limit = 0, at = 0}
     reply(PARKED, block, block.at, rank and rank + 1 or waiting)
-    parked = true
+    path.bury[want.id] = path.now + 4 * path.ttl
+    parked, changed = true, true
   else
     admit(want)
   end
@@ -157,7 +161,7 @@ end
 
 local timer = 0
 if growing or changed then
-  timer = head_timer(path, next(path.dequeue) ~= nil)
+  timer = head_timer(path)
   commit(path, growing)
   if growing or parked then
     -- The list of paths lives as long as any window of theirs, so that reset finds what is still counted.
@@ -174,6 +178,7 @@ if parked or path.state['generation:' .. path.instance] then
   if parked then
     redis.call('PEXPIRE', path.queue, 2 * path.ttl)
     redis.call('PEXPIRE', path.records, 2 * path.ttl)
+    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
   end
 end
 local result = header(path, next_path(path), timer)

@@ -28,6 +28,8 @@ end
 if ARGV[10] == 'leave' then
   forget(path.instance)
 else
+  -- Never behind the clock, so that the clock's going back is noticed, see open_path().
+  path.state.sequence = math.max(path.sequence, path.now)
   commit_store(path, false)
   redis.call('ZADD', path.instances, string.format('%.0f', path.now + path.ttl), path.instance)
   redis.call('HSET', profiles, path.instance, ARGV[11])

@@ -18,10 +18,10 @@
 local path = open_path()
 if path.refusal then return path.refusal end
 
-sweep(path)
+sweep(path, {})
 path.queued = true
 advance(path)
-local timer = head_timer(path, next(path.dequeue) ~= nil)
+local timer = head_timer(path)
 commit(path, false)
 purge(path)
 local result = header(path, next_path(path), timer)

@@ -37,7 +37,7 @@ local hold = tonumber(texts[1])
 for i, id in ipairs(ids) do path.entries[id] = record(texts[i + 1]) or false end
 local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
 
-sweep(path)
+sweep(path, ids)
 local watched = {path.queue}
 for key = 11, #KEYS, 4 do watched[#watched + 1] = KEYS[key] end
 local somebody_waits = redis.call('EXISTS', unpack(watched)) > 0 or next(path.enqueue)
@@ -53,7 +53,7 @@ for i, id in ipairs(ids) do
     drop_lease(path, id, kept, alive)
     statuses[i] = alive and RELEASED or LOST
     if alive and not unsent[i] then
-      local lasted = path.now - kept.at
+      local lasted = math.max(path.now - kept.at, 0)
       hold, timed = hold and 0.8 * hold + 0.2 * lasted or lasted, true
     end
   elseif kept and kept.state == 'G' then
@@ -82,12 +82,13 @@ local timer = 0
 if somebody_waits then
   path.queued = true
   advance(path)
-  timer = head_timer(path, next(path.dequeue) ~= nil)
+  timer = head_timer(path)
 end
 commit(path, false)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   redis.call('PEXPIRE', path.records, 2 * path.ttl)
+  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
 end
 if next(path.bury) then purge(path) end
 local result = header(path, next_path(path), timer)

@@ -5,7 +5,8 @@
 --       then four values a lease: id  weight  at (ms of its grant)  costs. Only leases inside their local deadline.
 -- Returns header as acquire, then the ids that are lost
 -- Writes the new expiry of every lease that has not expired: a late beat never revives one. Where the store's epoch
---       is not the caller's, the store has lost data: its leases are registered again, without charging rates.
+--       is not the caller's, the store has lost data: its leases are registered again, without charging rates, except
+--       those whose release has come meanwhile and left a tombstone.
 --       First write: one that does not fail at maxmemory.
 -- Cost: O(scopes) calls, O(log n) a lease.
 --- @include "lib/open_path"
@@ -24,11 +25,13 @@ for at = 10 + #path.specs, #ARGV, 4 do
     at = tonumber(ARGV[at + 2]), costs = ARGV[at + 3]}
 end
 local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
+local moved = path.epoch ~= ARGV[3]
+local texts = moved and redis.call('HMGET', path.records, unpack(ids)) or {}
 local renewed, restored, lost = {}, {}, {}
 local expiry = string.format('%.0f', path.now + path.ttl)
 for i, id in ipairs(ids) do
   local alive = (tonumber(expiries[i]) or 0) > path.now
-  if alive or path.epoch ~= ARGV[3] then
+  if alive or (moved and texts[i] ~= 'T') then
     for _, member in ipairs(members(id, held[i].weight)) do
       renewed[#renewed + 1] = expiry
       renewed[#renewed + 1] = member
@@ -50,7 +53,9 @@ if #renewed > 0 then
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end
   end
   if #restored > 0 then chunked('HSET', path.records, restored) end
-  redis.call('PEXPIRE', path.records, 2 * path.ttl)
+  -- What the records speak of lives as long as they do.
+  for _, key in ipairs({path.records, path.queue, path.claims}) do redis.call('PEXPIRE', key, 2 * path.ttl) end
+  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
 end
 local result = header(path, '', 0)
 for i = 1, #lost do result[9 + i] = lost[i] end

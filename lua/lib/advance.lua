@@ -14,11 +14,20 @@ local function advance(path)
   load_scopes(path)
   local returned = {}
   for id, ticket in pairs(path.enqueue) do returned[#returned + 1] = {id = id, ticket = ticket} end
+  local function leave(id)
+    if path.enqueue[id] then path.enqueue[id] = nil else path.dequeue[id] = true end
+  end
   local from, size, granted = 0, 4, 0
   while true do
     local page = redis.call('ZRANGE', path.queue, from, from + size - 1, 'WITHSCORES')
-    local line = returned
-    returned = {}
+    local is_last = #page < 2 * size
+    local reach = is_last and math.huge or tonumber(page[#page])
+    local line, later = {}, {}
+    for _, place in ipairs(returned) do
+      local list = place.ticket <= reach and line or later
+      list[#list + 1] = place
+    end
+    returned = later
     for i = 1, #page, 2 do
       if not path.dequeue[page[i]] then line[#line + 1] = {id = page[i], ticket = tonumber(page[i + 1])} end
     end
@@ -30,17 +39,17 @@ local function advance(path)
       local never = state == 'alive' and impossible(path, waiter)
       if state == 'gone' or state == 'dead' or gave_up or never then
         if never then deliver(path, waiter.instance, '-' .. id) end
-        path.dequeue[id], path.enqueue[id] = true, nil
+        leave(id)
         if waiter and waiter.state == 'W' then path.entries[id], path.dirty[id] = false, true end
       elseif state == 'alive' then
-        local block = granted < 128 and blocked(path, waiter, place.ticket)
-        if block or granted == 128 then
-          path.more = granted == 128
+        path.more = granted == 128
+        local block = not path.more and blocked(path, waiter, place.ticket) or nil
+        if block or path.more then
           path.head = {id = id, ticket = place.ticket, waiter = waiter, block = block}
           return
         end
         granted = granted + 1
-        path.dequeue[id], path.enqueue[id] = true, nil
+        leave(id)
         waiter.ticket = place.ticket
         charge(path, id, waiter, 'G', path.now + path.claim_ttl)
         path.claim[id] = path.now + path.claim_ttl
@@ -48,7 +57,7 @@ local function advance(path)
         deliver(path, waiter.instance, '+' .. id)
       end
     end
-    if #page < 2 * size then return end
+    if is_last then return end
     from, size = from + size, 64
   end
 end

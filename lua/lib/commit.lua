@@ -9,6 +9,23 @@
 -- then renewal, release and claims go through at maxmemory.
 local function commit(path, growing)
   if not growing then redis.call('PEXPIRE', path.store, 4 * path.ttl) end
+  local texts, gone = {}, {}
+  for id in pairs(path.dirty) do
+    local kept = path.entries[id]
+    if kept then
+      texts[#texts + 1] = id
+      texts[#texts + 1] = record_text(kept)
+    else
+      gone[#gone + 1] = id
+    end
+  end
+  if #texts > 0 then
+    chunked('HSET', path.records, texts)
+    redis.call('PEXPIRE', path.records, 2 * path.ttl)
+    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+  end
+  if #gone > 0 then chunked('HDEL', path.records, gone) end
+
   local added, dropped = {}, {}
   for member, expiry in pairs(path.added) do
     added[#added + 1] = string.format('%.0f', expiry)
@@ -20,20 +37,6 @@ local function commit(path, growing)
     for key = 10, #KEYS, 4 do chunked('ZREM', KEYS[key], dropped) end
   end
 
-  local texts, gone = {}, {}
-  for id in pairs(path.dirty) do
-    local kept = path.entries[id]
-    if kept then
-      texts[#texts + 1] = id
-      texts[#texts + 1] = record_text(kept)
-    else
-      gone[#gone + 1] = id
-    end
-  end
-  if #texts > 0 then chunked('HSET', path.records, texts) end
-  if #gone > 0 then chunked('HDEL', path.records, gone) end
-  if #texts > 0 then redis.call('PEXPIRE', path.records, 2 * path.ttl) end
-
   local queue_changed = false
   for key, change in pairs({[path.queue] = path.enqueue, [path.claims] = path.claim, [path.graves] = path.bury}) do
     local scores = {}
@@ -43,7 +46,7 @@ local function commit(path, growing)
     end
     if #scores > 0 then
       chunked('ZADD', key, scores)
-      redis.call('PEXPIRE', key, 2 * path.ttl)
+      redis.call('PEXPIRE', key, 4 * path.ttl)
       queue_changed = queue_changed or key == path.queue
     end
   end

@@ -4,10 +4,18 @@ local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
   if #added > 0 then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
+  if scope.late and #scope.late > 0 then
+    local expiries = {}
+    for _, member in ipairs(scope.late) do
+      expiries[#expiries + 1] = string.format('%.0f', path.now + path.ttl)
+      expiries[#expiries + 1] = member
+    end
+    redis.call('ZADD', scope.leases, 'XX', unpack(expiries))
+  end
   local fields, dead = {}, {}
   for _, rate in ipairs(scope.rates) do
     local refunded = next(rate.refunds) ~= nil
-    if rate.added ~= 0 or refunded then
+    if rate.added ~= 0 or refunded or rate.moved then
       for _, field in ipairs(rate.dead) do dead[#dead + 1] = field end
       local total = rate.total + rate.added
       local function set(name, value)

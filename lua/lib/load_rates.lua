@@ -31,13 +31,17 @@ local function load_rates(scope, spec, now)
     rate.newest = tonumber(values[4 * i - 1]) or rate.oldest
     rate.count = rate.newest == rate.slot and tonumber(values[4 * i]) or 0
     if rate.newest - rate.oldest > 127 then rate.oldest = rate.newest - 127 end
-    if rate.newest > rate.slot then
-      -- The server's clock went back. What is counted stays counted, as if it were charged now.
+    if rate.newest > rate.slot and rate.newest - rate.slot <= 60 then
+      -- The server's clock went back, by less than the window: the rate stands still until the clock is there again.
+      rate.slot = rate.newest
+      rate.count = tonumber(redis.call('HGET', scope.windows, rate.name .. ':' .. rate.slot % 128)) or 0
+    elseif rate.newest > rate.slot then
+      -- By more: what is counted stays counted, as if it were charged now.
       for slot = rate.oldest, rate.newest do rate.dead[#rate.dead + 1] = rate.name .. ':' .. slot % 128 end
       rate.oldest, rate.newest, rate.count = rate.slot, rate.slot, rate.total
       rate.moved = true
     end
-    rate.first = math.floor((now - rate.window - rate.guard) / rate.width)
+    rate.first = math.floor((math.max(now, rate.slot * rate.width) - rate.window - rate.guard) / rate.width)
     if rate.oldest < rate.first then
       local last = math.min(rate.first - 1, rate.newest)
       for slot = rate.oldest, last do rate.dead[#rate.dead + 1] = rate.name .. ':' .. slot % 128 end

@@ -28,7 +28,12 @@ local function load_scope(path, k)
   end
   scope.limit = tonumber(string.match(spec, '^c(%d+)'))
   load_rates(scope, spec, path.now)
+  for _, rate in ipairs(scope.rates) do path.rewound = path.rewound or rate.moved end
   scope.use = redis.call('ZCOUNT', scope.leases, '(' .. string.format('%.0f', path.now), '+inf')
+  if path.rewound then
+    scope.late = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now + 600000), '+inf',
+      'LIMIT', 0, 1000)
+  end
   local waiting = redis.call('ZRANGE', scope.index, 0, 1, 'WITHSCORES')
   for i = 1, #waiting, 2 do
     if waiting[i] ~= path.name then

@@ -1,15 +1,15 @@
--- The path that stands first in line for capacity which this path's scopes have to spare, or ''. The caller
--- follows with `grant` on it: hand-offs between paths take one hop each.
+--- @include "lib/head_is_due"
+-- The paths that stand first in line for what this path's scopes have to spare, separated by spaces; '' for none.
+-- The caller follows with `grant` on each: hand-offs between paths take one hop each. Where this path's own head stands
+-- in line (scope.ours), nobody behind it is named, and only who can be served: so hops come to an end.
 local function next_path(path)
   if path.more then return path.name end
-  local name, ticket = '', math.huge
+  local names, named = {}, {}
   for _, scope in ipairs(path.scopes) do
-    local ours = path.head and path.head.block and path.head.block.scope == scope.number and path.head.ticket
-    if scope.ahead and scope.ahead_ticket < math.min(ticket, ours or math.huge) then
-      local spare = not scope.limit or scope.use < scope.limit
-      for _, rate in ipairs(scope.rates) do spare = spare and rate.total + rate.added < rate.limit end
-      if spare then name, ticket = scope.ahead, scope.ahead_ticket end
+    if scope.ahead and scope.ahead_ticket < (scope.ours or math.huge) and not named[scope.ahead]
+      and head_is_due(path, scope) then
+      names[#names + 1], named[scope.ahead] = scope.ahead, true
     end
   end
-  return name
+  return table.concat(names, ' ')
 end

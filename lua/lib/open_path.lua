@@ -9,7 +9,7 @@ local function open_path()
     store = KEYS[1], instances = KEYS[2], paths = KEYS[3], queue = KEYS[4], claims = KEYS[5], records = KEYS[6],
     graves = KEYS[7],
     state = {}, entries = {}, dirty = {}, added = {}, dropped = {}, enqueue = {}, dequeue = {}, claim = {},
-    unclaim = {}, bury = {}, mail = {}, alive = {}, muted = {},
+    unclaim = {}, bury = {}, mail = {}, alive = {},
   }
   for k = 0, (#KEYS - 7) / 4 - 1 do path.specs[k + 1] = ARGV[10 + k] end
   local own = ':' .. path.instance
@@ -36,9 +36,14 @@ local function open_path()
     path.state.times = string.format('%s %s %s %.0f', ttl, beat, claim, path.generation)
   end
   path.ttl, path.beat, path.claim_ttl = tonumber(ttl), tonumber(beat), tonumber(claim)
+  -- The sequence is never behind the last beat: the server's clock has gone back by more than the longest lease, and
+  -- what was dated by it must not hold capacity until it is there again.
+  path.rewound = path.sequence > path.now + 600000
+  if path.quiet > path.now + path.beat then path.quiet = 0 end
   local known = ARGV[3]
   if not path.epoch then
-    path.epoch = ARGV[4]
+    -- With the time, since the same client may begin a store that has lost its data twice.
+    path.epoch = ARGV[4] .. '.' .. string.format('%.0f', path.now)
     path.state.schema, path.state.epoch = 1, path.epoch
   end
   if known ~= '' and known ~= path.epoch and not state[3] then

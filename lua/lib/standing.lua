@@ -5,7 +5,7 @@ local function standing(path, instance)
     local until_ms = tonumber(redis.call('ZSCORE', path.instances, instance) or 0)
     if until_ms <= path.now then
       path.alive[instance] = 'dead'
-    elseif path.muted[instance] or redis.call('HGET', path.store, 'mute:' .. instance) then
+    elseif redis.call('HGET', path.store, 'mute:' .. instance) then
       path.alive[instance] = 'muted'
     else
       path.alive[instance] = 'alive'

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -22,7 +22,6 @@ from .lease import AsyncGroup, AsyncLease
 from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import AsyncExchange
 from .store.hold import Hold, caller_place
-from .store.runtime import Runtime
 from .store.waiter import Waiter
 
 T = TypeVar("T", AsyncLease, AsyncGroup)
@@ -71,6 +70,8 @@ class AsyncClient(Shell):
         loop = asyncio.get_running_loop()
         exchange = self._exchanges.get(loop)
         if exchange is None:
+            for closed in [each for each in self._exchanges if each.is_closed()]:
+                del self._exchanges[closed]
             exchange = self._exchanges[loop] = AsyncExchange(self._rt)
         return exchange
 
@@ -204,7 +205,7 @@ class AsyncClient(Shell):
             return admission.grant_of(request, waiter.answer)
         # The keeper may be about to claim: the id must not be admitted after this.
         ending = Ending(request.line, request.id, unsent=True, may_land=True)
-        await self._end(self._rt, ending, time.monotonic() + GRACE)
+        await self._release((), [ending])
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[AsyncLease]:
@@ -217,56 +218,62 @@ class AsyncClient(Shell):
 
     async def _gather(self, requests: Sequence[Request], least: int) -> AsyncGroup:
         """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime = self._rt
+        runtime, line = self._rt, requests[0].line
+        holds: list[Hold] = []
         runtime.keeper.start()
         gathering = AsyncGathering(
-            runtime,
-            requests,
-            least,
-            caller_place(),
-            queued=lambda answer: self._tell_queued(requests[0].line, answer),
-            end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
-            lease=lambda hold: AsyncLease(hold, self._release),
+            runtime, requests, least, caller_place(), lambda answer: self._tell_queued(line, answer)
         )
         try:
-            deadline = self._store_deadline(gathering.deadline)
-            answers = await self._exchange.acquire_all(requests, deadline)
-            leases = await gathering.first(answers, outer_leases(runtime, id(asyncio.current_task())))
+            answers = await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
+            await gathering.first(holds)
         except BaseException:
-            await gathering.withdraw()
+            ended = [hold.end(unsent=True) for hold in holds]
+            await self._release((), [*gathering.give_up(), *(ending for ending in ended if ending is not None)])
             raise
-        return AsyncGroup(leases, gathering.rest, gathering.withdraw)
+
+        async def rest() -> AsyncIterator[AsyncLease]:
+            async for hold in gathering.rest():
+                yield AsyncLease(hold, self._release)
+
+        leases = [AsyncLease(hold, self._release) for hold in holds]
+        return AsyncGroup(
+            leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release
+        )
 
     # ---- release -----------------------------------------------------------------------------------------------
 
-    async def _release(self, hold: Hold, unsent: bool) -> Ended | None:
-        deadline = time.monotonic() + self._config.attempt_timeout
-        ended = await self._end(hold.runtime, hold.ending(unsent=unsent), deadline)
-        if ended in (Ended.LOST, Ended.UNKNOWN):
-            hold.runtime.keeper.lose(hold)
-        return ended
-
-    async def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:
-        """Release by id; what the store does not take now, the keeper repeats."""
+    async def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
+        """Send endings, of one line; what the store does not take now, the keeper repeats."""
+        endings = [*(ending for _, ending in held), *others]
+        if not endings:
+            return
         try:
-            return await self._exchange.release(ending, deadline)
+            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE)
+            results = await self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
-            runtime.keeper.end_later(ending)
-            return None
+            self._end_later(held, others)
         except BaseException:
-            runtime.keeper.end_later(ending)
+            self._end_later(held, others)
             raise
+        else:
+            for (hold, _), ended in zip(held, results, strict=False):
+                if ended in (Ended.LOST, Ended.UNKNOWN):
+                    hold.runtime.keeper.lose(hold)
 
     # ---- looking and tending -----------------------------------------------------------------------------------
 
     async def status(self) -> Status:
         """As :meth:`ratelease.Client.status`."""
+        self._check_open()
         lines = await self._paths()
         replies = [await self._run(self._snapshot_call(line)) for line in lines]
         return self._status(lines, replies, await self.instances())
 
     async def instances(self) -> list[Instance]:
         """As :meth:`ratelease.Client.instances`."""
+        self._check_open()
         _, members, _, profiles = self._rt.keyspace.instance_keys
         wire = self._exchange.wire
         clock = await wire.command("TIME")
@@ -279,6 +286,7 @@ class AsyncClient(Shell):
 
     async def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
         """As :meth:`ratelease.Client.reset`."""
+        self._check_open()
         provider, model = self._check_reset(provider, model)
         removed = 0
         try:

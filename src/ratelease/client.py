@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,6 @@ from .lease import Group, Lease
 from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import Exchange
 from .store.hold import Hold, caller_place
-from .store.runtime import Runtime
 from .store.waiter import Waiter
 
 
@@ -226,7 +225,7 @@ class Client(Shell):
             return admission.grant_of(request, waiter.answer)
         # The keeper may be about to claim: the id must not be admitted after this.
         ending = Ending(request.line, request.id, unsent=True, may_land=True)
-        self._end(self._rt, ending, time.monotonic() + GRACE)
+        self._release((), [ending])
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[Lease]:
@@ -239,55 +238,60 @@ class Client(Shell):
 
     def _gather(self, requests: Sequence[Request], least: int) -> Group:
         """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime = self._rt
+        runtime, line = self._rt, requests[0].line
+        holds: list[Hold] = []
         runtime.keeper.start()
         gathering = SyncGathering(
-            runtime,
-            requests,
-            least,
-            caller_place(),
-            queued=lambda answer: self._tell_queued(requests[0].line, answer),
-            end=lambda ending: self._end(runtime, ending, time.monotonic() + GRACE),
-            lease=lambda hold: Lease(hold, self._release),
+            runtime, requests, least, caller_place(), lambda answer: self._tell_queued(line, answer)
         )
         try:
-            deadline = self._store_deadline(gathering.deadline)
-            answers = self._exchange.acquire_all(requests, deadline)
-            leases = gathering.first(answers, outer_leases(runtime, threading.get_ident()))
+            answers = self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
+            gathering.first(holds)
         except BaseException:
-            gathering.withdraw()
+            ended = [hold.end(unsent=True) for hold in holds]
+            self._release((), [*gathering.give_up(), *(ending for ending in ended if ending is not None)])
             raise
-        return Group(leases, gathering.rest, gathering.withdraw)
+
+        def rest() -> Iterator[Lease]:
+            for hold in gathering.rest():
+                yield Lease(hold, self._release)
+
+        leases = [Lease(hold, self._release) for hold in holds]
+        return Group(leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release)
 
     # ---- release -----------------------------------------------------------------------------------------------
 
-    def _release(self, hold: Hold, unsent: bool) -> Ended | None:
-        ended = self._end(hold.runtime, hold.ending(unsent=unsent), time.monotonic() + self._config.attempt_timeout)
-        if ended in (Ended.LOST, Ended.UNKNOWN):
-            hold.runtime.keeper.lose(hold)
-        return ended
-
-    def _end(self, runtime: Runtime, ending: Ending, deadline: float) -> Ended | None:
-        """Release by id; what the store does not take now, the keeper repeats."""
+    def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
+        """Send endings, of one line; what the store does not take now, the keeper repeats."""
+        endings = [*(ending for _, ending in held), *others]
+        if not endings:
+            return
         try:
-            return self._exchange.release(ending, deadline)
+            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE)
+            results = self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
-            runtime.keeper.end_later(ending)
-            return None
+            self._end_later(held, others)
         except BaseException:
-            runtime.keeper.end_later(ending)
+            self._end_later(held, others)
             raise
+        else:
+            for (hold, _), ended in zip(held, results, strict=False):
+                if ended in (Ended.LOST, Ended.UNKNOWN):
+                    hold.runtime.keeper.lose(hold)
 
     # ---- looking and tending -----------------------------------------------------------------------------------
 
     def status(self) -> Status:
         """What is in use, what waits, in the whole namespace. Not one moment's picture: one call per path."""
+        self._check_open()
         lines = self._paths()
         replies = [self._run(self._snapshot_call(line)) for line in lines]
         return self._status(lines, replies, self.instances())
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""
+        self._check_open()
         _, members, _, profiles = self._rt.keyspace.instance_keys
         wire = self._exchange.wire
         clock = wire.command("TIME")
@@ -305,6 +309,7 @@ class Client(Shell):
         Leases and waiters stay, unless `all` is given. Keys of ours that hold a wrong type are removed. Returns the
         number of keys removed.
         """
+        self._check_open()
         provider, model = self._check_reset(provider, model)
         removed = 0
         try:

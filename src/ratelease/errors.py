@@ -31,8 +31,11 @@ __all__ = [
 ]
 
 
-def _rebuild(cls: type[RateleaseError], message: str, details: dict[str, Any]) -> RateleaseError:
-    return cls(message, **details)
+def _rebuild(cls: type[RateleaseError], message: str) -> RateleaseError:
+    # Not by __init__: a subclass may ask for other arguments, and the attributes come with the state.
+    error = cls.__new__(cls, message)
+    error.args = (message,)
+    return error
 
 
 class RateleaseError(Exception):
@@ -79,7 +82,7 @@ class RateleaseError(Exception):
         self.key = key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), str(self), dict(self.__dict__)))
+        return (_rebuild, (type(self), str(self)), dict(self.__dict__))
 
 
 class WaitTimeout(RateleaseError, TimeoutError):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from .core import admission
 from .core.admission import Outer
-from .core.model import Answer, Outcome, Refusal, Request, Verdict
+from .core.model import Answer, Refusal, Request, Verdict
 from .core.scripts import Ending
-from .lease import AsyncLease, Lease
 from .store.hold import Hold
 from .store.runtime import Runtime
 from .store.waiter import Waiter
+
+Arrival = list[Hold] | Exception
 
 
 class Gathering:
@@ -24,7 +24,8 @@ class Gathering:
     The requests of one acquire_many, and what has come of them.
 
     Every grant becomes holds at once, in whatever thread it arrives: it is renewed from then on, whether or not
-    anybody asks for it. :meth:`post` brings them to the owner.
+    anybody asks for it. Holds wait among the arrivals until their owner takes them. The lock decides between a grant
+    that arrives and an owner that gives up: a request is either an arrival or withdrawn, never both or neither.
     """
 
     def __init__(
@@ -42,16 +43,18 @@ class Gathering:
         self.started = time.monotonic()
         self.refused: Refusal | None = None
         self._too_late = False
+        self._given_up = False
         self._queued = queued
         self._place = place
+        self._arrivals: deque[Arrival] = deque()
         self._pending: dict[str, Waiter] = {}
-        # Whoever looks for arrivals must not come between an answer that is no longer pending and its arrival.
-        self._lock = threading.Lock()
+        # Re-entrant: a finaliser may give up while this very thread is in here.
+        self._lock = threading.RLock()
         for request in requests:
             self._expect(request)
 
-    def post(self, arrival: list[Hold] | Exception) -> None:
-        """Bring what has arrived to the owner. May be called from any thread."""
+    def _wake(self) -> None:
+        """Let the owner look at the arrivals again. Called from any thread, under the lock."""
         raise NotImplementedError
 
     def _expect(self, request: Request) -> None:
@@ -60,19 +63,23 @@ class Gathering:
 
     def _arrived(self, waiter: Waiter) -> None:
         with self._lock:
-            self._pending.pop(waiter.request.id, None)
-            arrival = self._arrival(waiter)
+            ours = self._pending.pop(waiter.request.id, None) is not None
+            arrival = self._arrival(waiter) if ours and not self._given_up else None
             if arrival is not None:
-                self.post(arrival)
+                self._arrivals.append(arrival)
+            self._wake()
         self.runtime.keeper.forget(waiter)
 
-    def _arrival(self, waiter: Waiter) -> list[Hold] | Exception | None:
+    def _arrival(self, waiter: Waiter) -> Arrival | None:
         answer = waiter.answer
         if answer is None:
             return waiter.error
         if answer.status is Verdict.IMPOSSIBLE:
             return admission.impossible(waiter.request, answer)
         if answer.status is not Verdict.GRANTED:
+            self._too_late = self._too_late or waiter.request.waits
+            if self.refused is None:
+                self.refused = admission.refusal(waiter.request.line, answer)
             return None
         now = time.monotonic()
         grant = admission.grant_of(waiter.request, answer)
@@ -92,41 +99,60 @@ class Gathering:
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
             elif waiter is not None:
-                self._too_late = self._too_late or (request.waits and answer.status is Verdict.REFUSED)
                 waiter.resolve(answer)
         if self.least and answers[0].status is Verdict.PARKED:
             self._queued(answers[0])
 
+    def _take(self) -> list[Hold] | None:
+        """The next holds; none if nothing more can come, None if the owner has to wait."""
+        with self._lock:
+            if not self._arrivals:
+                return None if self._pending else []
+            arrival = self._arrivals.popleft()
+        if isinstance(arrival, Exception):
+            raise arrival
+        return arrival
+
+    def _enough(self, holds: list[Hold], arrival: list[Hold] | None) -> bool:
+        """Whether the owner goes on with these holds; raises where the least can no longer come."""
+        if len(holds) < self.least and arrival == []:
+            raise self.timed_out()
+        return len(holds) >= self.least and not arrival
+
     def _remaining(self) -> float:
         # Neither a lock nor an event loop can wait as long as a caller may.
-        return min(max(self.deadline - time.monotonic(), 0), 86_400)
-
-    def _exhausted(self, arrivals: queue.SimpleQueue[Any] | asyncio.Queue[Any]) -> bool:
-        """Whether nothing has come and nothing more can come."""
-        with self._lock:
-            return arrivals.empty() and not self._pending
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise self.timed_out()
+        return min(remaining, 86_400)
 
     def timed_out(self) -> Exception:
         """The error at the deadline, or where nothing can come before it."""
         refused = Refusal("", "", 0, 0, None, "deadline") if self.refused is None else self.refused
         return admission.timed_out(refused, time.monotonic() - self.started, self.requests[0].sent)
 
-    def _none_left(self) -> NoReturn:
-        raise self.timed_out()
-
-    def _give_up(self) -> list[Ending]:
-        """Stop waiting for what has not come; the endings are the caller's to send."""
-        endings = []
-        for waiter in list(self._pending.values()):
-            self._pending.pop(waiter.request.id, None)
+    def give_up(self) -> list[Ending]:
+        """Stop waiting; what has not come, or has come and was not taken, is the caller's to end."""
+        if self.runtime.dead:
+            return []
+        endings: list[Ending] = []
+        with self._lock:
+            self._given_up = True
+            pending, self._pending = self._pending, {}
+            arrivals, self._arrivals = self._arrivals, deque()
+        for waiter in pending.values():
             self.runtime.keeper.forget(waiter)
             if waiter.request.lingers:
-                endings.append(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
+                line, ids = waiter.request.line, waiter.request.lease_ids
+                endings += [Ending(line, id, unsent=True, may_land=True) for id in ids]
+        for arrival in arrivals:
+            ended = [hold.end(unsent=True) for hold in arrival] if isinstance(arrival, list) else []
+            endings += [ending for ending in ended if ending is not None]
         return endings
 
 
 class SyncGathering(Gathering):
-    """A gathering for threads. `end` sends an ending, `release` is the leases' own."""
+    """A gathering for threads."""
 
     def __init__(
         self,
@@ -134,61 +160,35 @@ class SyncGathering(Gathering):
         requests: Sequence[Request],
         least: int,
         place: str,
-        *,
         queued: Callable[[Answer], None],
-        end: Callable[[Ending], object],
-        lease: Callable[[Hold], Lease],
     ) -> None:
-        self._arrivals: queue.SimpleQueue[list[Hold] | Exception] = queue.SimpleQueue()
-        self._end = end
-        self._lease = lease
+        self._news = threading.Event()
         super().__init__(runtime, requests, least, place, queued)
 
-    def post(self, arrival: list[Hold] | Exception) -> None:
-        """As :meth:`Gathering.post`."""
-        self._arrivals.put(arrival)
+    def _wake(self) -> None:
+        self._news.set()
 
-    def _next(self) -> list[Lease]:
-        """The next leases, none if nothing more can come."""
-        if self._exhausted(self._arrivals):
-            return []
-        try:
-            arrival = self._arrivals.get(timeout=self._remaining())
-        except queue.Empty:
-            raise self.timed_out() from None
-        if isinstance(arrival, Exception):
-            raise arrival
-        return [self._lease(hold) for hold in arrival]
+    def _next(self) -> list[Hold] | None:
+        self._news.clear()
+        return self._take()
 
-    def first(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[Lease]:
-        """Wait for the least, and take what else has come; give everything back where that fails."""
-        leases: list[Lease] = []
-        try:
-            self.answered(answers, outer)
-            while len(leases) < self.least or not self._arrivals.empty():
-                leases += self._next() or self._none_left()
-        except BaseException:
-            self.withdraw()
-            for lease in leases:
-                lease.release(Outcome.UNSENT)
-            raise
-        return leases
+    def first(self, holds: list[Hold]) -> None:
+        """Add to `holds` what has come, once that is the least."""
+        while not self._enough(holds, arrival := self._next()):
+            if arrival is None:
+                self._news.wait(self._remaining())
+            else:
+                holds += arrival
 
-    def rest(self) -> Iterator[Lease]:
+    def rest(self) -> Iterator[Hold]:
         """The others, as they come."""
-        while leases := self._next():
-            yield from leases
+        while (arrival := self._next()) != []:
+            if arrival is None:
+                self._news.wait(self._remaining())
+            else:
+                yield from arrival
         if self._too_late:
             raise self.timed_out()
-
-    def withdraw(self) -> None:
-        """Stop waiting, and give back what nobody has taken."""
-        for ending in self._give_up():
-            self._end(ending)
-        while not self._arrivals.empty():
-            late = self._arrivals.get()
-            for hold in late if isinstance(late, list) else ():
-                self._lease(hold).release(Outcome.UNSENT)
 
 
 class AsyncGathering(Gathering):
@@ -200,66 +200,43 @@ class AsyncGathering(Gathering):
         requests: Sequence[Request],
         least: int,
         place: str,
-        *,
         queued: Callable[[Answer], None],
-        end: Callable[[Ending], Awaitable[object]],
-        lease: Callable[[Hold], AsyncLease],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._arrivals: asyncio.Queue[list[Hold] | Exception] = asyncio.Queue()
-        self._end = end
-        self._lease = lease
+        self._news = asyncio.Event()
         super().__init__(runtime, requests, least, place, queued)
 
-    def post(self, arrival: list[Hold] | Exception) -> None:
-        """As :meth:`Gathering.post`."""
+    def _wake(self) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._arrivals.put_nowait, arrival)
+            self._loop.call_soon_threadsafe(self._news.set)
 
-    async def _next(self) -> list[AsyncLease]:
-        if self._exhausted(self._arrivals):
-            # What another thread has posted a moment ago still has to pass through the loop.
-            await asyncio.sleep(0)
-            if self._arrivals.empty():
-                return []
+    def _next(self) -> list[Hold] | None:
+        self._news.clear()
+        return self._take()
+
+    async def _wait(self) -> None:
         try:
             async with asyncio.timeout(self._remaining()):
-                arrival = await self._arrivals.get()
+                await self._news.wait()
         except TimeoutError:
-            raise self.timed_out() from None
-        if isinstance(arrival, Exception):
-            raise arrival
-        return [self._lease(hold) for hold in arrival]
+            # The day that _remaining allows is over, or the deadline: the next look decides.
+            self._remaining()
 
-    async def first(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[AsyncLease]:
+    async def first(self, holds: list[Hold]) -> None:
         """As :meth:`SyncGathering.first`."""
-        leases: list[AsyncLease] = []
-        try:
-            self.answered(answers, outer)
-            await asyncio.sleep(0)
-            while len(leases) < self.least or not self._arrivals.empty():
-                leases += await self._next() or self._none_left()
-        except BaseException:
-            await asyncio.shield(self.withdraw())
-            for lease in leases:
-                await lease.release(Outcome.UNSENT)
-            raise
-        return leases
+        while not self._enough(holds, arrival := self._next()):
+            if arrival is None:
+                await self._wait()
+            else:
+                holds += arrival
 
-    async def rest(self) -> AsyncIterator[AsyncLease]:
+    async def rest(self) -> AsyncIterator[Hold]:
         """As :meth:`SyncGathering.rest`."""
-        while leases := await self._next():
-            for lease in leases:
-                yield lease
+        while (arrival := self._next()) != []:
+            if arrival is None:
+                await self._wait()
+            else:
+                for hold in arrival:
+                    yield hold
         if self._too_late:
             raise self.timed_out()
-
-    async def withdraw(self) -> None:
-        """As :meth:`SyncGathering.withdraw`."""
-        for ending in self._give_up():
-            await self._end(ending)
-        await asyncio.sleep(0)
-        while not self._arrivals.empty():
-            late = self._arrivals.get_nowait()
-            for hold in late if isinstance(late, list) else ():
-                await self._lease(hold).release(Outcome.UNSENT)

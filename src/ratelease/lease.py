@@ -11,12 +11,14 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from .core.model import Ended, Outcome
+from .core.model import Outcome
+from .core.scripts import Ending
 from .shell import held_here
 from .store.hold import Hold
 
-ReleaseNow = Callable[[Hold, bool], Ended | None]
-ReleaseSoon = Callable[[Hold, bool], Awaitable[Ended | None]]
+# What ends leases: these holds by these endings, and further endings that nobody waits for.
+ReleaseNow = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], None]
+ReleaseSoon = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], Awaitable[None]]
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
@@ -33,7 +35,7 @@ class _LeaseBase:
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
-        self._taken = False
+        self.taken = False
         self._token: Token[Any] | None = None
         hold.owner = weakref.ref(self)
 
@@ -91,7 +93,8 @@ class _LeaseBase:
         live = (entry for entry in held_here.get() if not entry[0].ended)
         self._token = held_here.set((*live, (self._hold, owner)))
 
-    def _left(self) -> None:
+    def left(self) -> None:
+        """Note that its context is left."""
         token, self._token = self._token, None
         if token is None:
             return
@@ -101,21 +104,17 @@ class _LeaseBase:
         """Note that the stream which holds the lease has moved."""
         self._hold.stream_since = time.monotonic()
 
-    def _begin_end(self) -> bool:
-        """Whether this call is the one that ends the lease."""
-        hold = self._hold
-        if hold.ended or hold.runtime.dead:
-            return False
-        hold.ended = True
-        hold.runtime.keeper.unkeep(hold)
-        return True
+    def end(self, outcome: Outcome) -> tuple[Hold, Ending] | None:
+        """What releasing it sends; None if it has ended, or was handed to a stream or another process."""
+        ending = self._hold.end(unsent=outcome is Outcome.UNSENT)
+        return None if ending is None else (self._hold, ending)
 
     def _end_later(self, outcome: Outcome) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""
         hold = self._hold
         if not hold.runtime.dead:
+            hold.end()
             hold.ended = True
-            hold.runtime.keeper.holds.pop(hold.id, None)
             hold.runtime.keeper.end_later(hold.ending(unsent=outcome is Outcome.UNSENT))
 
     def drop(self) -> None:
@@ -125,7 +124,7 @@ class _LeaseBase:
             hold.runtime.keeper.dropped.append(hold)
 
     def __del__(self) -> None:
-        if not getattr(self, "_taken", True):
+        if not getattr(self, "taken", True):
             self.drop()
 
 
@@ -151,8 +150,9 @@ class Lease(_LeaseBase):
             outcome: How the call ended. UNSENT returns everything the lease charged: the call never left this host.
         """
         try:
-            if self._begin_end():
-                self._release(self._hold, outcome is Outcome.UNSENT)
+            ended = self.end(outcome)
+            if ended is not None:
+                self._release([ended], [])
         except BaseException:
             self._end_later(outcome)
             raise
@@ -163,7 +163,7 @@ class Lease(_LeaseBase):
 
         The object returned iterates, closes and forwards every other attribute like `stream`.
         """
-        self._taken = True
+        self.taken = True
         return LeasedStream(self, stream)
 
     def __enter__(self) -> Self:
@@ -174,9 +174,9 @@ class Lease(_LeaseBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._left()
+            self.left()
         finally:
-            if not self._taken:
+            if not self.taken:
                 self.release(outcome_of(error))
 
 
@@ -189,12 +189,13 @@ class AsyncLease(_LeaseBase):
 
     async def release(self, outcome: Outcome = Outcome.OK) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        if self._begin_end():
-            await self._release(self._hold, outcome is Outcome.UNSENT)
+        ended = self.end(outcome)
+        if ended is not None:
+            await self._release([ended], [])
 
     def wrap_stream(self, stream: Any) -> AsyncLeasedStream:
         """As :meth:`Lease.wrap_stream`, for an async iterable."""
-        self._taken = True
+        self.taken = True
         return AsyncLeasedStream(self, stream)
 
     async def __aenter__(self) -> Self:
@@ -205,9 +206,9 @@ class AsyncLease(_LeaseBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._left()
+            self.left()
         finally:
-            if not self._taken:
+            if not self.taken:
                 await self.release(outcome_of(error))
 
 
@@ -354,8 +355,12 @@ AnyLease = TypeVar("AnyLease", Lease, AsyncLease)
 class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
     """Leases that were asked for together; a sequence that grows as the rest arrives."""
 
-    def __init__(self, leases: Sequence[AnyLease]) -> None:
+    def __init__(
+        self, leases: Sequence[AnyLease], give_up: Callable[[], list[Ending]], drop: Callable[[], None]
+    ) -> None:
         self._leases: list[AnyLease] = list(leases)
+        self._give_up = give_up
+        self._drop = drop
 
     @overload
     def __getitem__(self, index: int) -> AnyLease: ...
@@ -370,6 +375,17 @@ class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}>"
 
+    def _left_all(self) -> list[AnyLease]:
+        """Leave every lease; those that no stream has taken over are left to end."""
+        for lease in reversed(self._leases):
+            lease.left()
+        return [lease for lease in self._leases if not lease.taken]
+
+    def __del__(self) -> None:
+        drop = self.__dict__.get("_drop")
+        if drop is not None:
+            drop()
+
 
 class Group(_GroupBase[Lease]):
     """
@@ -379,11 +395,16 @@ class Group(_GroupBase[Lease]):
     """
 
     def __init__(
-        self, leases: Sequence[Lease], rest: Callable[[], Iterator[Lease]], withdraw: Callable[[], None]
+        self,
+        leases: Sequence[Lease],
+        rest: Callable[[], Iterator[Lease]],
+        give_up: Callable[[], list[Ending]],
+        drop: Callable[[], None],
+        release: ReleaseNow,
     ) -> None:
-        super().__init__(leases)
+        super().__init__(leases, give_up, drop)
         self._rest = rest
-        self._withdraw = withdraw
+        self._release = release
 
     def rest(self) -> Iterator[Lease]:
         """
@@ -398,10 +419,12 @@ class Group(_GroupBase[Lease]):
             yield lease
 
     def release(self, outcome: Outcome = Outcome.OK) -> None:
-        """Release every lease of the group, and ask for no more."""
-        self._withdraw()
-        for lease in self._leases:
-            lease.release(outcome)
+        """Release every lease of the group, and ask for no more. One round trip."""
+        self._end(self._leases, outcome)
+
+    def _end(self, leases: Sequence[Lease], outcome: Outcome) -> None:
+        ended = [pair for lease in leases if (pair := lease.end(outcome)) is not None]
+        self._release(ended, self._give_up())
 
     def __enter__(self) -> Self:
         for lease in self._leases:
@@ -411,11 +434,7 @@ class Group(_GroupBase[Lease]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._withdraw()
-        finally:
-            for lease in reversed(self._leases):
-                lease.__exit__(kind, error, trace)
+        self._end(self._left_all(), outcome_of(error))
 
 
 class AsyncGroup(_GroupBase[AsyncLease]):
@@ -425,11 +444,13 @@ class AsyncGroup(_GroupBase[AsyncLease]):
         self,
         leases: Sequence[AsyncLease],
         rest: Callable[[], AsyncIterator[AsyncLease]],
-        withdraw: Callable[[], Awaitable[None]],
+        give_up: Callable[[], list[Ending]],
+        drop: Callable[[], None],
+        release: ReleaseSoon,
     ) -> None:
-        super().__init__(leases)
+        super().__init__(leases, give_up, drop)
         self._rest = rest
-        self._withdraw = withdraw
+        self._release = release
 
     async def rest(self) -> AsyncIterator[AsyncLease]:
         """As :meth:`Group.rest`."""
@@ -439,9 +460,11 @@ class AsyncGroup(_GroupBase[AsyncLease]):
 
     async def release(self, outcome: Outcome = Outcome.OK) -> None:
         """As :meth:`Group.release`."""
-        await self._withdraw()
-        for lease in self._leases:
-            await lease.release(outcome)
+        await self._end(self._leases, outcome)
+
+    async def _end(self, leases: Sequence[AsyncLease], outcome: Outcome) -> None:
+        ended = [pair for lease in leases if (pair := lease.end(outcome)) is not None]
+        await self._release(ended, self._give_up())
 
     async def __aenter__(self) -> Self:
         for lease in self._leases:
@@ -451,8 +474,4 @@ class AsyncGroup(_GroupBase[AsyncLease]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self._withdraw()
-        finally:
-            for lease in reversed(self._leases):
-                await lease.__aexit__(kind, error, trace)
+        await self._end(self._left_all(), outcome_of(error))

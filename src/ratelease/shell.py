@@ -18,16 +18,20 @@ from .core.admission import Outer
 from .core.instances import Instance, check_metadata, decode_profile
 from .core.keys import check_name, make_path, parse_path
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
-from .core.scripts import Call
+from .core.scripts import Call, Ending
 from .core.status import QueueStatus, ScopeStatus, Status, read_snapshot
 from .errors import ConfigError
-from .limits import LimitBook, Limits, Pool, Rate
+from .limits import LimitBook, Limits, Pool
+from .store.endpoint import forget_parent
 from .store.hold import Hold
 from .store.keeper import live_keepers
 from .store.log import logger
 from .store.runtime import Runtime, new_id
 
 DEFAULT_TOKENS = 1000
+
+# Members of a leases zset that one request may write: a longer script would hold up everybody else's.
+HIGHEST_MEMBERS = 4096
 
 # How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
 GRACE = 0.2
@@ -136,9 +140,14 @@ class Shell:
 
     # ---- requests ----------------------------------------------------------------------------------------------
 
-    def _line(self, provider: str, model: str, pools: Iterable[str]) -> Line:
+    def _check_open(self) -> None:
         if self._closed:
             raise ConfigError("this client is closed: make a new one")
+
+    def _line(self, provider: str, model: str, pools: Iterable[str]) -> Line:
+        self._check_open()
+        if not isinstance(pools, Iterable):
+            raise ConfigError(f"pools must be names of pools, not {pools!r}")
         names = (pools,) if isinstance(pools, str) else tuple(pools)
         checked = tuple(check_name(pool, "pool").casefold() for pool in names)
         return self._rt.line(
@@ -162,8 +171,13 @@ class Shell:
         """One request for each of `counts`, of one path; nothing has been sent when this raises."""
         weight = _count(weight, "weight", 1, HIGHEST_WEIGHT)
         limit = self._config.default_timeout if timeout is None else _seconds(timeout, "timeout")
-        charges = self._charges(provider, model, pools, tokens, input_tokens, output_tokens)
+        if max(counts, default=1) * weight > HIGHEST_MEMBERS:
+            raise ConfigError(
+                f"{max(counts)} leases of weight {weight} together are more than {HIGHEST_MEMBERS:,} slots: "
+                "ask for fewer at once"
+            )
         line = self._line(provider, model, pools)
+        charges = self._charges(line, tokens, input_tokens, output_tokens)
         deadline = time.monotonic() + limit
         return [
             Request(
@@ -203,15 +217,8 @@ class Shell:
             waits=waits,
         )[0]
 
-    def _charges(
-        self,
-        provider: str,
-        model: str,
-        pools: Iterable[str],
-        tokens: int | None,
-        input_tokens: int | None,
-        output_tokens: int | None,
-    ) -> dict[str, int]:
+    @staticmethod
+    def _charges(line: Line, tokens: int | None, input_tokens: int | None, output_tokens: int | None) -> dict[str, int]:
         """What one lease charges of each unit. An estimate that is not given is never 0 under a token rate."""
         given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
         counts = {unit: _count(n, unit, 0, HIGHEST_TOKENS) for unit, n in given.items() if n is not None}
@@ -220,22 +227,15 @@ class Shell:
         if len(counts) == 2:
             counts["tokens"] = counts["input_tokens"] + counts["output_tokens"]
         charges = {"requests": 1, **counts}
-        for rate in self._own_rates(provider, model, pools):
+        for rate in line.rates:
             if rate.of not in charges:
                 charges[rate.of] = counts.get("tokens", min(DEFAULT_TOKENS, rate.limit))
         return charges
 
-    def _own_rates(self, provider: str, model: str, pools: Iterable[str]) -> list[Rate]:
-        line = self._line(provider, model, pools)
-        book, named = self._book, [scope for scope in line.path.scopes if scope.startswith("g:")]
-        entries = [book.model(line.provider, line.model), book.provider(line.provider), book.total]
-        entries += [book.pool(scope[2:]) for scope in named]
-        return [rate for entry in entries if entry is not None for rate in entry.windows]
-
     @staticmethod
     def _again(request: Request) -> Request:
         """The same request under another id: the first one's grant was over before its caller could take it."""
-        return replace(request, id=new_id(), sent=0, answered=0, settled=False)
+        return replace(request, id=new_id(), sent=0, answered=0, last=None)
 
     def _store_deadline(self, deadline: float) -> float:
         """Until when a call for this request may take, on `time.monotonic()`."""
@@ -247,6 +247,11 @@ class Shell:
         count = _count(n, "n", 1, HIGHEST_COUNT)
         least = count if at_least is None else _count(at_least, "at_least", 0, count)
         return ([least] if least else []) + [1] * (count - least), least
+
+    def _end_later(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
+        """Leave endings to the keeper."""
+        for ending in (*(ending for _, ending in held), *others):
+            self._rt.keeper.end_later(ending)
 
     def _tell_queued(self, line: Line, answer: Any) -> None:
         if self._on_queued is not None:
@@ -285,7 +290,7 @@ class Shell:
         now = int(clock[0]) + int(clock[1]) / 1e6
         found = []
         for (id, until), profile in zip(members, profiles, strict=True):
-            age = max(now - (until / 1000 - self._rt.session.ttl / 1000), 0.0)
+            age = max(now - (until / 1000 - self._rt.session.agreed_ttl / 1000), 0.0)
             found.append(decode_profile(id.decode("utf-8", "replace"), profile or b"", age))
         return found
 
@@ -331,6 +336,7 @@ def pairs_of(reply: Sequence[Any]) -> list[tuple[Any, float]]:
 
 
 def _forked() -> None:
+    forget_parent()
     live_keepers.clear()
     for client in list(_clients):
         client._after_fork()  # noqa: SLF001 - our own class

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..limits import UNITS, Limits
+from ..limits import UNITS, Limits, Rate
 from .keys import Path
 
 # One letter a unit in costs, limits and windows, as the Lua files know them.
@@ -33,13 +33,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One path as its calls need it: keys, and what this client says of each scope's limits."""
+    """One path as its calls need it: keys, what this client says of each scope's limits, and all their rates."""
 
     path: Path
     keys: tuple[str, ...]
     specs: tuple[str, ...]
     provider: str
     model: str
+    rates: tuple[Rate, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +50,7 @@ class Request:
 
     `id` is the id of the first lease: a random text for one lease, `<random>.1` for a group. `deadline` is monotonic
     seconds. `sent` counts the times it may have reached the store, `answered` those of which a reply came back;
-    `settled` is whether the last reply said that the store keeps nothing of it.
+    `last` is what the last reply said.
     """
 
     line: Line
@@ -61,7 +62,7 @@ class Request:
     waits: bool
     sent: int = 0
     answered: int = 0
-    settled: bool = False
+    last: Verdict | None = None
 
     @property
     def may_land(self) -> bool:
@@ -71,12 +72,18 @@ class Request:
     @property
     def lingers(self) -> bool:
         """Whether the store may know of it, so that giving it up means to withdraw it."""
-        return self.may_land or (self.sent > 0 and not self.settled)
+        settled = self.last in (Verdict.REFUSED, Verdict.IMPOSSIBLE, Verdict.TOMBSTONED)
+        return self.may_land or (self.sent > 0 and not settled)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits in the store's queue, as far as its own replies tell."""
+        return self.last is Verdict.PARKED
 
     def note(self, status: Verdict) -> None:
         """Take over what a reply says of it."""
         self.answered += 1
-        self.settled = status in (Verdict.REFUSED, Verdict.IMPOSSIBLE, Verdict.TOMBSTONED)
+        self.last = status
 
     @property
     def lease_ids(self) -> list[str]:

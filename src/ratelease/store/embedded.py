@@ -30,6 +30,13 @@ def async_pool(url: str) -> Any:
     return fakeredis.FakeAsyncRedis(server=server(url), socket_timeout=None).connection_pool
 
 
+def forget_parent() -> None:
+    """In a child after fork: begin with empty servers. The parent's may have been locked in the middle of a call."""
+    global _lock  # noqa: PLW0603 - a lock of the module
+    _lock = threading.Lock()
+    _servers.clear()
+
+
 def discard(url: str) -> None:
     """Forget a server and all that it holds."""
     with _lock:

@@ -36,16 +36,11 @@ class Endings:
             self._keeper.spawn(self._run())
 
     def collect_dropped(self) -> None:
-        """Release the leases whose owners were garbage-collected."""
+        """End the leases and the requests of groups whose owners were garbage-collected."""
         dropped = self._keeper.dropped
         while dropped:
-            hold = dropped.popleft()
-            if hold.ended:
-                continue
-            hold.ended = True
-            self._keeper.unkeep(hold)
-            logger.warning("a lease was dropped without release; it is released now. Acquired at %s", hold.place)
-            self.add(hold.ending())
+            for ending in dropped.popleft().give_up():
+                self.add(ending)
 
     async def _run(self) -> None:
         pause = 0.05

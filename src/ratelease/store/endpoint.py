@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,8 +36,7 @@ class Endpoint:
         self.shared = self.scheme != "memory"
         if config.require_shared and not self.shared:
             raise ConfigError(
-                "require_shared is set, but the store is memory://, which only this process sees: "
-                "pass url='redis://…'"
+                "require_shared is set, but the store is memory://, which only this process sees: pass url='redis://…'"
             )
         self._attempt = config.attempt_timeout
         if self.shared:
@@ -99,3 +99,12 @@ class Endpoint:
 
 
 _making = threading.Lock()
+
+
+def forget_parent() -> None:
+    """In a child after fork: a lock that a thread of the parent held would never be given back."""
+    global _making  # noqa: PLW0603 - a lock of the module
+    _making = threading.Lock()
+    embedded = sys.modules.get("ratelease.store.embedded")
+    if embedded is not None:
+        embedded.forget_parent()

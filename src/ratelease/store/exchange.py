@@ -23,17 +23,18 @@ from .runtime import Runtime
 from .wire import AsyncWire, Wire
 
 LARGEST_BATCH = 128
+MOST_LANES = 1024
 
 
 class _Item:
     """
     One request or ending on its way. `result` and `error` are set once, before it is woken. `carries` are the items
-    of the call that it leads, itself first.
+    of the call that it leads, itself first; `sends` counts how often it may have reached the store.
     """
 
-    __slots__ = ("carries", "deadline", "error", "leads", "payload", "queued", "result", "wake")
+    __slots__ = ("carries", "deadline", "error", "leads", "payload", "queued", "result", "sends", "wake")
 
-    def __init__(self, payload: Request | Ending, deadline: float) -> None:
+    def __init__(self, payload: Request | Ending, deadline: float, sends: int = 0) -> None:
         self.payload = payload
         self.deadline = deadline
         self.result: Any = None
@@ -42,6 +43,7 @@ class _Item:
         self.leads = False
         self.wake: Any = None
         self.carries: list[_Item] = []
+        self.sends = sends
 
 
 class _Again(Exception):
@@ -73,6 +75,7 @@ class _Batch:
     def sent(self) -> None:
         """Note that the requests may have reached the store once more."""
         for item in self.items:
+            item.sends += 1
             if isinstance(item.payload, Request):
                 item.payload.sent += 1
 
@@ -85,7 +88,8 @@ class _Batch:
         else:
             head, results = scripts.release_answers(reply)
         for item, result in zip(self.items, results, strict=True):
-            item.result = result
+            # An ending whose first copy was taken is unknown to its second: that is no lost lease.
+            item.result = Ended.RELEASED if result is Ended.UNKNOWN and item.sends > 1 else result
             if isinstance(item.payload, Request) and isinstance(result, Answer):
                 item.payload.note(result.status)
         self.runtime.note(self.line, head)
@@ -116,6 +120,13 @@ class _Lane:
         return items
 
 
+def _prune(lanes: dict[tuple[str, str], _Lane]) -> None:
+    """Forget the oldest lanes that are idle, where there are too many. Two lanes of one path are no harm."""
+    if len(lanes) >= MOST_LANES:
+        for key in [key for key, lane in lanes.items() if not lane.busy][: MOST_LANES // 2]:
+            del lanes[key]
+
+
 class Exchange:
     """The exchange for threads."""
 
@@ -139,9 +150,15 @@ class Exchange:
             answers += [item.result for item in batch.items]
         return answers
 
-    def release(self, ending: Ending, deadline: float) -> Ended:
-        """End a lease or withdraw a waiter."""
-        ended: Ended = self._submit(scripts.RELEASE, ending, deadline)
+    def release_all(self, endings: Sequence[Ending], deadline: float) -> list[Ended]:
+        """End leases and withdraw waiters of one line: one by the lane, several together."""
+        if len(endings) == 1:
+            return [self._submit(scripts.RELEASE, endings[0], deadline)]
+        ended: list[Ended] = []
+        for at in range(0, len(endings), LARGEST_BATCH):
+            batch = _Batch(self._runtime, [_Item(ending, deadline) for ending in endings[at : at + LARGEST_BATCH]])
+            batch.answered(self.wire.run(batch.call(), deadline, batch.sent))
+            ended += [item.result for item in batch.items]
         return ended
 
     def _lane(self, script: str, line: Line) -> _Lane:
@@ -149,13 +166,15 @@ class Exchange:
         lane = self._lanes.get(key)
         if lane is None:
             with self._lock:
+                _prune(self._lanes)
                 lane = self._lanes.setdefault(key, _Lane())
         return lane
 
     def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
         lane = self._lane(script, payload.line)
+        sends = 0
         while True:
-            item = _Item(payload, deadline)
+            item = _Item(payload, deadline, sends)
             try:
                 self._carry(lane, item)
             except BaseException:
@@ -165,6 +184,7 @@ class Exchange:
                 return item.result
             if not isinstance(item.error, _Again):
                 raise item.error
+            sends = item.sends
             if time.monotonic() >= deadline:
                 raise _late(self._runtime)
 
@@ -267,9 +287,15 @@ class AsyncExchange:
             answers += [item.result for item in batch.items]
         return answers
 
-    async def release(self, ending: Ending, deadline: float) -> Ended:
-        """As :meth:`Exchange.release`."""
-        ended: Ended = await self._submit(scripts.RELEASE, ending, deadline)
+    async def release_all(self, endings: Sequence[Ending], deadline: float) -> list[Ended]:
+        """As :meth:`Exchange.release_all`."""
+        if len(endings) == 1:
+            return [await self._submit(scripts.RELEASE, endings[0], deadline)]
+        ended: list[Ended] = []
+        for at in range(0, len(endings), LARGEST_BATCH):
+            batch = _Batch(self._runtime, [_Item(ending, deadline) for ending in endings[at : at + LARGEST_BATCH]])
+            batch.answered(await self.wire.run(batch.call(), deadline, batch.sent))
+            ended += [item.result for item in batch.items]
         return ended
 
     async def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
@@ -277,9 +303,11 @@ class AsyncExchange:
         key = (script, payload.line.path.name)
         lane = self._lanes.get(key)
         if lane is None:
+            _prune(self._lanes)
             lane = self._lanes[key] = _Lane()
+        sends = 0
         while True:
-            item = _Item(payload, deadline)
+            item = _Item(payload, deadline, sends)
             item.queued = True
             item.wake = loop.create_future()
             lane.waiting.append(item)
@@ -303,6 +331,7 @@ class AsyncExchange:
                 raise item.error
             if item.error is None or time.monotonic() >= deadline:
                 raise _late(self._runtime)
+            sends = item.sends
 
     async def _pump(self, lane: _Lane) -> None:
         try:

@@ -38,7 +38,6 @@ class Handoff:
         self._claiming: set[str] = set()
         self._granting: set[str] = set()
         self._grant_again: set[str] = set()
-        self._hops = 0
 
     def stop(self) -> None:
         """Cancel the timers."""
@@ -110,7 +109,8 @@ class Handoff:
     def _parked(self) -> dict[Line, list[str]]:
         parked: dict[Line, list[str]] = defaultdict(list)
         for waiter in list(self._keeper.waiters.values()):
-            if waiter.request.sent and waiter.answer is None:
+            # What is still on its way for the first time is its caller's to repeat.
+            if waiter.request.parked and waiter.answer is None:
                 parked[waiter.request.line].append(waiter.request.id)
         return parked
 
@@ -144,25 +144,24 @@ class Handoff:
         self._timers.pop(line.path.name, None)
         self._grant_soon(line)
 
-    def hop(self, path_name: str) -> None:
+    def hop(self, path_name: str, hops: int) -> None:
         """Grant the path that an answer has named. Chains end by themselves; the bound is for a corrupt store."""
-        self._hops += 1
         path = parse_path(path_name)
-        if path is None or self._hops > LONGEST_HOP_CHAIN:
+        if path is None or hops > LONGEST_HOP_CHAIN:
             logger.debug("the hop to %a is not followed", path_name)
             return
-        self._grant_soon(self._own_line(path_name) or scripts.foreign_line(self._runtime.keyspace, path))
+        self._grant_soon(self._own_line(path_name) or scripts.foreign_line(self._runtime.keyspace, path), hops)
 
-    def _grant_soon(self, line: Line) -> None:
+    def _grant_soon(self, line: Line, hops: int = 0) -> None:
         """Grant a path; asked for while one is on its way, it is done once more behind it."""
         name = line.path.name
         if name in self._granting:
             self._grant_again.add(name)
             return
         self._granting.add(name)
-        self._keeper.spawn(self._grant(line))
+        self._keeper.spawn(self._grant(line, hops))
 
-    async def _grant(self, line: Line) -> None:
+    async def _grant(self, line: Line, hops: int) -> None:
         name, runtime = line.path.name, self._runtime
         try:
             while True:
@@ -170,9 +169,7 @@ class Handoff:
                 call = scripts.grant(runtime.session, runtime.keyspace, line)
                 header, unclaimed = scripts.ids_after_header(await self._keeper.run_script(call))
                 self._claim_soon(unclaimed)
-                if not header.following:
-                    self._hops = 0
-                runtime.note(line, header)
+                runtime.note(line, header, hops + 1)
                 if name not in self._grant_again:
                     return
         finally:

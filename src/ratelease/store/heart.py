@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import defaultdict
@@ -32,6 +33,7 @@ class Heart:
         self._runtime = keeper.runtime
         self._config = keeper.config
         self._store_away = False
+        self._hurried = asyncio.Event()
 
     def renew_soon(self) -> None:
         """Renew now: a lease ends before the next heartbeat would."""
@@ -44,15 +46,22 @@ class Heart:
     async def beats(self) -> None:
         """Beat until cancelled."""
         while True:
-            pause = self._config.heartbeat * random.uniform(0.9, 1.0)
+            self._hurried.clear()
+            pause = self._runtime.heartbeat * random.uniform(0.9, 1.0)
             try:
                 await self._beat()
             except StoreUnavailable as error:
                 self._tell_store(error)
-                pause = min(pause, max(self._config.heartbeat / 5, 0.05))
+                pause = min(pause, max(self._runtime.heartbeat / 5, 0.05))
             else:
                 self._tell_store(None)
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurried.wait()
+
+    def hurry(self) -> None:
+        """Beat now, and go on at the pace that is agreed by now."""
+        self._hurried.set()
 
     def _tell_store(self, error: StoreUnavailable | None) -> None:
         """Say once that the store has gone, and once that it is back."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.admission import Outer
 from ..core.model import Grant, Held, Line, Request
 from ..core.scripts import Ending
+from .log import logger
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -73,6 +74,21 @@ class Hold:
     def outer(self) -> Outer:
         """As a nested acquire needs it."""
         return Outer(self.id, self.line.path.scopes, self.request.weight)
+
+    def end(self, *, unsent: bool = False) -> Ending | None:
+        """Take it from the keeper; what is to be sent, or None if it has ended before or is another process's."""
+        if self.runtime.dead or not self.runtime.keeper.unkeep(self) or self.ended:
+            return None
+        self.ended = True
+        return self.ending(unsent=unsent)
+
+    def give_up(self) -> list[Ending]:
+        """End it for an owner that is gone without releasing it."""
+        ending = self.end()
+        if ending is None:
+            return []
+        logger.warning("a lease was dropped without release; it is released now. Acquired at %s", self.place)
+        return [ending]
 
     def ending(self, *, unsent: bool = False) -> Ending:
         """As release needs it."""

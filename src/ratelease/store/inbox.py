@@ -52,7 +52,7 @@ class Inbox:
             await connection.connect()
             await connection.send_command("SUBSCRIBE", f"{self._runtime.keyspace.inbox_prefix}{self._runtime.instance}")
         # A dead peer says nothing at all; a live one answers a ping every heartbeat.
-        silence = max(2.5 * config.heartbeat, config.attempt_timeout)
+        silence = max(2.5 * self._runtime.heartbeat, config.attempt_timeout)
         pinging = asyncio.ensure_future(self._ping(connection))
         try:
             while True:
@@ -64,7 +64,7 @@ class Inbox:
 
     async def _ping(self, connection: Any) -> None:
         while True:
-            await asyncio.sleep(self._runtime.config.heartbeat)
+            await asyncio.sleep(self._runtime.heartbeat)
             await connection.send_command("PING")
 
     def _handle(self, message: Any) -> None:

@@ -24,7 +24,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
 from ..core.scripts import Call, Ending
@@ -47,6 +47,13 @@ CLOSE_TIMEOUT = 2.0
 live_keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
+class Dropped(Protocol):
+    """Something whose owner was garbage-collected."""
+
+    def give_up(self) -> list[Ending]:
+        """What is to be sent for it."""
+
+
 class Keeper:
     """The background of one client. Public methods may be called from any thread."""
 
@@ -55,7 +62,7 @@ class Keeper:
         self.config = runtime.config
         self.holds: dict[str, Hold] = {}
         self.waiters: dict[str, Waiter] = {}
-        self.dropped: deque[Hold] = deque()
+        self.dropped: deque[Dropped] = deque()
         self.lost_count = 0
         self.completed = 0
         self.busy_seconds = 0.0
@@ -99,15 +106,17 @@ class Keeper:
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""
         self.holds[hold.id] = hold
-        if hold.deadline - time.monotonic() < self.config.heartbeat:
+        if hold.deadline - time.monotonic() < self.runtime.heartbeat:
             self._call(self._heart.renew_soon)
 
-    def unkeep(self, hold: Hold) -> None:
-        """Note that the lease has ended; what it lasted goes into the instance's figures."""
-        self.holds.pop(hold.id, None)
+    def unkeep(self, hold: Hold) -> bool:
+        """Renew a lease no more; what it lasted goes into the instance's figures. False if that was done before."""
+        if self.holds.pop(hold.id, None) is None:
+            return False
         self.completed += 1
         self.busy_seconds += time.monotonic() - hold.since
         self.last_completed = time.time()
+        return True
 
     def lose(self, hold: Hold) -> None:
         """Count a lease that expired before its release, and tell its owner, once."""
@@ -123,19 +132,23 @@ class Keeper:
         """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
         self.waiters.pop(request.id, None)
         for id in request.lease_ids:
-            hold = self.holds.pop(id, None)
+            hold = self.holds.get(id)
             if hold is not None:
-                hold.ended = True
+                hold.end()
         if request.lingers:
             self.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
 
-    def follow(self, path_name: str) -> None:
-        """Grant the path that an answer has named as the next in line."""
-        self._call(self._handoff.hop, path_name)
+    def follow(self, path_name: str, hops: int) -> None:
+        """Grant the path that an answer has named as the next in line, after so many hops."""
+        self._call(self._handoff.hop, path_name, hops)
 
     def set_timer(self, line: Line, server_ms: int) -> None:
         """Grant this line at that moment."""
         self._call(self._handoff.arm, line, server_ms)
+
+    def beat_faster(self) -> None:
+        """Beat now and at the heartbeat that the namespace has agreed on, which is shorter than before."""
+        self._call(self._heart.hurry)
 
     def store_lost(self) -> None:
         """Register again what is held and what waits, now: the store's epoch is another."""
@@ -236,9 +249,9 @@ class Keeper:
             waiter.fail(StoreUnavailable("the client was closed while this caller waited"))
         self._endings.collect_dropped()
         for hold in list(self.holds.values()):
-            if not hold.ended:
-                hold.ended = True
-                self._endings.add(hold.ending())
+            ending = hold.end()
+            if ending is not None:
+                self._endings.add(ending)
         for waiter in waiters:
             self._endings.add(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
         await self._endings.flush()

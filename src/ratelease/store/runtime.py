@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .hold import Hold
     from .keeper import Keeper
 
+MOST_LINES = 4096
+MOST_WARNINGS = 1000
+
 
 def new_id() -> str:
     """128 random bits as text; from the operating system, so forks and simultaneous starts never share one."""
@@ -80,7 +83,7 @@ class Runtime:
         if line is None:
             line = self._make_line(provider, model, pools)
             with self._lock:
-                if len(self._lines) >= 4096:
+                if len(self._lines) >= MOST_LINES:
                     self._lines.pop(next(iter(self._lines)))
                 self._lines[key] = line
         return line
@@ -99,7 +102,8 @@ class Runtime:
         if len(path.scopes) > 16:
             raise ConfigError(f"{provider}/{model} is in {len(everything)} pools: at most 13 can be decided at once")
         keys = tuple(self.keyspace.path_keys(path))
-        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model)
+        rates = tuple(rate for entry in limits if entry is not None for rate in entry.windows)
+        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model, rates)
 
     def _model_limits(self, provider: str, model: str) -> Limits | None:
         limits = self.book.model(provider, model)
@@ -113,7 +117,7 @@ class Runtime:
                 f"no limits are known for {name} and unknown='error': add limits={{{name!r}: Limits(…)}}, or an entry "
                 f"for {provider!r}"
             )
-        if name not in self._warned:
+        if name not in self._warned and len(self._warned) < MOST_WARNINGS:
             self._warned.add(name)
             logger.warning(
                 "no limits are known for %a: it gets the fallback of %d requests a minute and %d at once. Add an "
@@ -124,9 +128,17 @@ class Runtime:
             )
         return FALLBACK
 
-    def note(self, line: Line | None, header: Header) -> None:
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between heartbeats: ours, or what the namespace has agreed on if that is shorter."""
+        return min(self.config.heartbeat, self.session.agreed_beat / 1000)
+
+    def note(self, line: Line | None, header: Header, hops: int = 0) -> None:
         """Take over what an answer says beside its results: session, store time, and what to do next."""
+        heartbeat = self.heartbeat
         lost = self.session.note(header)
+        if self.heartbeat < heartbeat:
+            self.keeper.beat_faster()
         # An answer is always read late, so the highest offset is the truest; a lower one wins slowly, or at once if
         # the server's clock was set back.
         offset = header.now / 1000 - time.monotonic()
@@ -136,8 +148,8 @@ class Runtime:
             self.clock_offset += 0.01 * (offset - self.clock_offset)
         if lost:
             self.keeper.store_lost()
-        if header.following:
-            self.keeper.follow(header.following)
+        for path_name in header.following.split():
+            self.keeper.follow(path_name, hops)
         if header.timer and line is not None:
             self.keeper.set_timer(line, header.timer)
 

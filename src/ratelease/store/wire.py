@@ -8,6 +8,7 @@ how often the call may have reached the store: an id that was sent twice leaves 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from .lua_source import script
 
 CONNECTIONS = 64
 FIRST_PAUSE = 0.01
+SHORTEST_CONNECT = 0.05
 LONGEST_PAUSE = 0.2
 
 
@@ -41,6 +43,7 @@ class _Attempts:
         now = time.monotonic()
         self.load = False
         self.load_only = False
+        self.reconnects = False
         self._attempt = config.attempt_timeout
         self._pause = FIRST_PAUSE
         self.deadline = min(deadline, now + config.store_timeout)
@@ -52,6 +55,7 @@ class _Attempts:
     def pause(self, error: BaseException) -> float | None:
         """Seconds to wait before the next attempt, None if there must be none."""
         remedy = cure(error)
+        self.reconnects = remedy is Cure.RECONNECT
         # An attempt that was told NOSCRIPT has not run: the one that brings the script takes its place.
         self.load_only = remedy is Cure.LOAD and not self.load
         if self.load_only:
@@ -94,6 +98,8 @@ class Wire:
                     types = [self.command("TYPE", key) for key in call.keys]
                     raise wrong_type(call.keys, types) from None
                 pause = attempts.pause(error)
+                if attempts.reconnects:
+                    self._drop_idle()
                 if pause is None:
                     raise translate(error, self.endpoint.label) from error
                 time.sleep(pause)
@@ -111,14 +117,15 @@ class Wire:
     def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
         if timeout <= 0:
             raise TimeoutError("no time left")
+        ends = time.monotonic() + timeout
         if not self._room.acquire(timeout=timeout):
             raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
         connection = None
         try:
-            connection = self._take()
+            connection = self._take(ends - time.monotonic())
             connection.connect()
             connection.send_command(*command)
-            if not connection.can_read(timeout):
+            if not connection.can_read(max(ends - time.monotonic(), 0)):
                 raise TimeoutError("no answer")
             reply = connection.read_response()
         except BaseException as error:
@@ -134,11 +141,20 @@ class Wire:
         finally:
             self._room.release()
 
-    def _take(self) -> Any:
+    def _take(self, timeout: float) -> Any:
         try:
             return self._idle.pop()
         except IndexError:
-            return self.endpoint.connection()
+            connection = self.endpoint.connection()
+            # Connecting and its handshake count as well.
+            connection.socket_connect_timeout = connection.socket_timeout = max(timeout, SHORTEST_CONNECT)
+            return connection
+
+    def _drop_idle(self) -> None:
+        """Close what is idle: where one connection broke, the others of before the fault are likely dead too."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().disconnect()
 
     def _give_back(self, connection: Any) -> None:
         if self.closed:
@@ -149,8 +165,7 @@ class Wire:
     def close(self) -> None:
         """Close every idle connection; one in use closes when it comes back."""
         self.closed = True
-        while self._idle:
-            self._idle.pop().disconnect()
+        self._drop_idle()
 
 
 class AsyncWire:
@@ -177,6 +192,8 @@ class AsyncWire:
                     types = [await self.command("TYPE", key) for key in call.keys]
                     raise wrong_type(call.keys, types) from None
                 pause = attempts.pause(error)
+                if attempts.reconnects:
+                    await self._drop_idle()
                 if pause is None:
                     raise translate(error, self.endpoint.label) from error
                 await asyncio.sleep(pause)
@@ -230,5 +247,8 @@ class AsyncWire:
         try:
             yield
         finally:
-            while self._idle:
-                await self._idle.pop().disconnect(nowait=True)
+            await self._drop_idle()
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)

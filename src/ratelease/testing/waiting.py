@@ -43,14 +43,10 @@ async def wait_until_async(
 
 
 @overload
-async def wait_until_async(
-    predicate: Callable[[], T], *, timeout: float = 5.0, description: str = ""
-) -> T: ...
+async def wait_until_async(predicate: Callable[[], T], *, timeout: float = 5.0, description: str = "") -> T: ...
 
 
-async def wait_until_async(
-    predicate: Callable[[], Any], *, timeout: float = 5.0, description: str = ""
-) -> Any:
+async def wait_until_async(predicate: Callable[[], Any], *, timeout: float = 5.0, description: str = "") -> Any:
     """Call or await `predicate` until its answer is true, and return that answer; the loop runs meanwhile.
 
     Args:

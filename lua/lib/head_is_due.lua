@@ -1,0 +1,15 @@
+--- @include "lib/standing"
+-- Whether the path that stands first in a scope's index is worth a try: its head fits into what the scope has to
+-- spare, or no longer waits. A head that another scope blocks is tried through that one.
+local function head_is_due(path, scope)
+  local text = redis.call('HGET', scope.state, 'head:' .. scope.ahead)
+  local instance, deadline, size, needs = string.match(text or '', '^(%S+) (%d+) ?(%d*) ?(%S*)$')
+  if not instance or standing(path, instance) ~= 'alive' then return true end
+  if tonumber(deadline) > 0 and tonumber(deadline) <= path.now then return true end
+  if size == '' or scope.limit and scope.use + tonumber(size) > scope.limit then return false end
+  for _, rate in ipairs(scope.rates) do
+    local need = tonumber(string.match(needs, rate.unit .. '(%d+)') or 0)
+    if need > 0 and rate.total + rate.added + need > rate.limit then return false end
+  end
+  return true
+end
