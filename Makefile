@@ -1,6 +1,5 @@
 # Every target sets up what it needs in .venv. `make` alone lists them.
 
-SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 

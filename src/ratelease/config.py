@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from .errors import ConfigError
@@ -64,7 +64,8 @@ class Config:
         ConfigError: Naming every setting that is out of range.
     """
 
-    url: str = "memory://"
+    # Not shown: it may hold a password.
+    url: str = field(default="memory://", repr=False)
     namespace: str = "default"
     lease_ttl: float = 15.0
     heartbeat: float = 5.0
