@@ -50,8 +50,6 @@ class Config:
 
         stream_idle: A wrapped stream without activity for this long is reported, once.
 
-        max_parked: Waiters of one path that one process parks in the store.
-
         unknown: What a model gets that no entry speaks of: "fallback" (30 requests a minute, 2 at once),
             "unlimited", or "error".
 
@@ -76,7 +74,6 @@ class Config:
     attempt_timeout: float = 1.0
     max_hold: float = 3600.0
     stream_idle: float = 600.0
-    max_parked: int = 256
     unknown: Unknown = "fallback"
     require_shared: bool = False
     relaxed: bool = False
@@ -90,8 +87,6 @@ class Config:
             )
         if self.unknown not in ("fallback", "unlimited", "error"):
             faults.append(f"unknown must be 'fallback', 'unlimited' or 'error', not {self.unknown!r}")
-        if isinstance(self.max_parked, bool) or not isinstance(self.max_parked, int) or self.max_parked < 1:
-            faults.append(f"max_parked must be a whole number from 1, not {self.max_parked!r}")
         if not isinstance(self.url, str) or "://" not in self.url:
             faults.append("url must look like redis://host:6379/0, rediss://, unix:///path or memory://")
         if faults:

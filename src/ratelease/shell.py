@@ -33,6 +33,8 @@ DEFAULT_TOKENS = 1000
 # Members of a leases zset that one request may write: a longer script would hold up everybody else's.
 HIGHEST_MEMBERS = 4096
 
+MOST_SPELLINGS = 4096
+
 # How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
 GRACE = 0.2
 HIGHEST_TOKENS = 10**12
@@ -52,6 +54,10 @@ def outer_leases(runtime: Runtime, owner: int) -> tuple[Outer, ...]:
         for hold, entered_by in held_here.get()
         if entered_by == owner and not hold.ended and hold.runtime.keyspace.base == runtime.keyspace.base
     )
+
+
+def _all_text(*names: object) -> bool:
+    return all(type(name) is str for name in names)
 
 
 def _seconds(value: object, what: str) -> float:
@@ -120,6 +126,7 @@ class Shell:
         )
         # A client that nobody has any more ends its thread; its leases hold on to it as long as they live.
         weakref.finalize(self, self._rt.keeper.stop).atexit = False
+        self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         self._connect()
 
     def __repr__(self) -> str:
@@ -149,10 +156,18 @@ class Shell:
         if not isinstance(pools, Iterable):
             raise ConfigError(f"pools must be names of pools, not {pools!r}")
         names = (pools,) if isinstance(pools, str) else tuple(pools)
-        checked = tuple(check_name(pool, "pool").casefold() for pool in names)
-        return self._rt.line(
-            check_name(provider, "provider").casefold(), check_name(model, "model").casefold(), checked
-        )
+        # As callers spell it: checking and folding the names again would be the dearest part of a call.
+        line = self._lines.get((provider, model, names)) if _all_text(provider, model, *names) else None
+        if line is None:
+            line = self._rt.line(
+                check_name(provider, "provider").casefold(),
+                check_name(model, "model").casefold(),
+                tuple(check_name(pool, "pool").casefold() for pool in names),
+            )
+            if len(self._lines) >= MOST_SPELLINGS:
+                self._lines.clear()
+            self._lines[provider, model, names] = line
+        return line
 
     def _requests(
         self,

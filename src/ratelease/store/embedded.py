@@ -7,6 +7,9 @@ from typing import Any
 
 import fakeredis
 
+from ..core.scripts import SCRIPTS
+from .lua_source import script
+
 _servers: dict[str, fakeredis.FakeServer] = {}
 _lock = threading.Lock()
 
@@ -15,8 +18,19 @@ def server(url: str) -> fakeredis.FakeServer:
     """The server of memory://name; the same one for the same URL, for as long as the process lives."""
     with _lock:
         if url not in _servers:
-            _servers[url] = fakeredis.FakeServer(server_type="redis", version=(7,))
+            _servers[url] = _new_server()
         return _servers[url]
+
+
+def _new_server() -> fakeredis.FakeServer:
+    made = fakeredis.FakeServer(server_type="redis", version=(7,))
+    # Loaded from the start: an error reply such as NOSCRIPT stays in fakeredis' own frames, in a cycle that keeps
+    # every caller's alive with it, and a dropped lease would then wait for the garbage collector.
+    loader = fakeredis.FakeRedis(server=made)
+    for name in SCRIPTS:
+        loader.script_load(script(name).text)
+    loader.close()
+    return made
 
 
 def sync_pool(url: str) -> Any:

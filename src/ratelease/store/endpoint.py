@@ -8,6 +8,7 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
@@ -86,6 +87,13 @@ class Endpoint:
             return pool.from_url(self.url, **options)
         except Exception as error:  # noqa: BLE001 - redis-py's text may quote the URL, and with it a password
             raise ConfigError(f"the store's URL {self.label} cannot be read ({type(error).__name__})") from None
+
+    def send(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """Send a command of texts and bytes; to be awaited for a connection of an event loop."""
+        if not self.shared:
+            return connection.send_command(*command)
+        # redis-py looks at each argument in Python first, and its async packer has no other way.
+        return connection.send_packed_command([hiredis.pack_command(command)])
 
     def connection(self) -> Any:
         """A new connection for threads, not connected yet."""

@@ -7,14 +7,14 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..core import scripts
 from ..core.instances import encode_profile
 from ..core.keys import scope_label
 from ..core.model import Answer, Held
-from ..errors import StoreUnavailable
+from ..errors import StoreCorrupt, StoreUnavailable
 from .log import logger
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Heart:
         self._runtime = keeper.runtime
         self._config = keeper.config
         self._store_away = False
+        self._corrupt: StoreCorrupt | None = None
         self._hurried = asyncio.Event()
 
     def renew_soon(self) -> None:
@@ -47,7 +48,8 @@ class Heart:
         """Beat until cancelled."""
         while True:
             self._hurried.clear()
-            pause = self._runtime.heartbeat * random.uniform(0.9, 1.0)
+            # Sooner than agreed: a store that has lost its data waits one heartbeat for this, and a beat takes time.
+            pause = self._runtime.heartbeat * random.uniform(0.8, 0.9)
             try:
                 await self._beat()
             except StoreUnavailable as error:
@@ -77,6 +79,9 @@ class Heart:
         call = scripts.beat(runtime.session, runtime.keyspace, encode_profile(runtime.profile()))
         runtime.note(None, scripts.header(await self._keeper.run_script(call)))
         await self._keeper.repeat_parked()
+        corrupt, self._corrupt = self._corrupt, None
+        if corrupt is not None:
+            raise corrupt
 
     async def _renew_all(self) -> None:
         now = time.monotonic()
@@ -90,10 +95,17 @@ class Heart:
                 groups[hold.line.path.name, hold.epoch].append(hold)
         for (_, epoch), holds in groups.items():
             for chunk in _chunks(holds):
-                await self._renew(chunk, epoch)
+                await self._apart(self._renew(chunk, epoch))
         for waiter in list(self._keeper.waiters.values()):
             if waiter.granted is not None:
-                await self._renew_untaken(waiter, waiter.granted)
+                await self._apart(self._renew_untaken(waiter, waiter.granted))
+
+    async def _apart(self, renewal: Coroutine[Any, Any, None]) -> None:
+        """Renew what belongs to one path: its spoilt keys must not cost another path its leases."""
+        try:
+            await renewal
+        except StoreCorrupt as error:
+            self._corrupt = error
 
     def _is_forgotten(self, hold: Hold, now: float) -> bool:
         """Whether a lease has been held for too long to be renewed; idle streams and forgotten leases are told once."""

@@ -124,7 +124,7 @@ class Wire:
         try:
             connection = self._take(ends - time.monotonic())
             connection.connect()
-            connection.send_command(*command)
+            self.endpoint.send(connection, command)
             if not connection.can_read(max(ends - time.monotonic(), 0)):
                 raise TimeoutError("no answer")
             reply = connection.read_response()
@@ -218,7 +218,7 @@ class AsyncWire:
             connection = self._idle.pop() if self._idle else self.endpoint.async_connection()
             try:
                 await connection.connect()
-                await connection.send_command(*command)
+                await self.endpoint.send(connection, command)
                 reply = await connection.read_response()
             except BaseException as error:
                 if replied(error):
