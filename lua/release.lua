@@ -88,7 +88,7 @@ commit(path, false)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   redis.call('PEXPIRE', path.records, 2 * path.ttl)
-  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+  redis.call('PEXPIRE', path.graves, 2 * path.ttl)
 end
 if next(path.bury) then purge(path) end
 local result = header(path, next_path(path), timer)

@@ -28,7 +28,11 @@ local function commit_scope(path, scope, added, dropped)
         end
       end
       if rate.added ~= 0 or rate.moved then rate.newest = rate.slot end
-      if rate.total == 0 then rate.oldest = rate.newest end
+      if rate.total == 0 then
+        -- Charges that all returned leave empty slots behind the newest, which no later sum would take off.
+        for slot = rate.oldest, rate.newest - 1 do dead[#dead + 1] = rate.name .. ':' .. slot % 128 end
+        rate.oldest = rate.newest
+      end
       set('n', total)
       set('old', math.min(rate.oldest, rate.newest))
       set('new', rate.newest)

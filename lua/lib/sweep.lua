@@ -34,9 +34,11 @@ local function sweep(path, asked)
     path.unclaim[id] = true
     local granted = entry(path, id)
     if granted and granted.state == 'G' then
+      -- It counts no more, except where the server's clock went back and only the claim was dated anew.
+      local counted = tonumber(redis.call('ZSCORE', KEYS[10], id) or 0) > path.now
       for _, lease in ipairs(lease_ids(id, granted.n)) do
         uncharge(path, granted)
-        drop_lease(path, lease, granted, false)
+        drop_lease(path, lease, granted, counted)
       end
       path.entries[id] = granted
       granted.state = 'W'
