@@ -1,0 +1,136 @@
+"""Leases that are held for long, and holders that are too busy to care."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from ratelease import AsyncClient, Client, Limits
+from ratelease.testing import config
+from support.store_view import StoreView
+from support.wait_until import wait_until, wait_until_async
+
+pytestmark = pytest.mark.faults
+
+LIMITS = {"openai/gpt-4o": Limits(concurrency=1)}
+
+
+def chunks(seconds: float, pause: float) -> Iterator[int]:
+    """A provider's stream: a chunk every `pause` seconds."""
+    until, number = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        threading.Event().wait(pause)
+        number += 1
+        yield number
+
+
+@pytest.mark.covers("LS-04")
+def test_a_stream_of_240_heartbeats_keeps_its_slot_throughout(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """As long, in heartbeats, as twenty minutes are with the default ones: nobody else gets the slot meanwhile."""
+    heartbeat, ttl = 0.05, 0.4
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=ttl, heartbeat=heartbeat)
+    view = StoreView(redis_client, free_namespace)
+    lost: list[object] = []
+    with (
+        Client(limits=LIMITS, config=settings, on_lost=lost.append) as client,
+        Client(limits=LIMITS, config=settings) as other,
+    ):
+        lease = client.acquire("openai", "gpt-4o")
+        began = time.monotonic()
+        for _ in lease.wrap_stream(chunks(240 * heartbeat, 0.1)):
+            assert not other.try_acquire("openai", "gpt-4o")
+            assert list(view.expiries()) == [lease.id]
+            assert lease.valid
+        assert time.monotonic() - began >= 240 * heartbeat
+        assert other.try_acquire("openai", "gpt-4o"), "the end of the stream has released"
+    assert lost == []
+
+
+@pytest.mark.covers("LS-04")
+async def test_a_blocked_event_loop_loses_no_lease(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """The caller's loop stands still for four TTLs: heartbeats come from the keeper's thread."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.5, heartbeat=0.1)
+    view = StoreView(redis_client, free_namespace)
+    lost: list[object] = []
+    async with AsyncClient(limits=LIMITS, config=settings, on_lost=lost.append) as client:
+        async with client.acquire("openai", "gpt-4o") as lease:
+            until = time.monotonic() + 2.0
+            while time.monotonic() < until:
+                threading.Event().wait(0.05)  # blocks the loop, which is the point
+                assert list(view.expiries()) == [lease.id]
+                assert view.in_flight() == 1
+            assert lease.valid
+        assert view.in_flight() == 0
+    assert lost == []
+
+
+@pytest.mark.covers("LS-04")
+async def test_a_grant_that_comes_while_the_loop_is_blocked_is_kept_for_its_caller(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """A waiter is granted while its loop stands still for four TTLs: the lease is still good when it wakes."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.5, heartbeat=0.1)
+    view = StoreView(redis_client, free_namespace)
+    lost: list[object] = []
+    with Client(limits=LIMITS, config=settings) as other:
+        async with AsyncClient(limits=LIMITS, config=settings, on_lost=lost.append) as client:
+            held = other.acquire("openai", "gpt-4o")
+            waiting = asyncio.ensure_future(client.acquire("openai", "gpt-4o").__aenter__())
+            await wait_until_async(lambda: view.waiting() == 1, description="the caller is parked")
+            held.release()
+            threading.Event().wait(2.0)  # blocks the loop, which is the point
+            lease = await waiting
+            assert lease.valid
+            assert not other.try_acquire("openai", "gpt-4o")
+            await lease.release()
+    assert lost == []
+
+
+@pytest.mark.covers("RL-05")
+async def test_an_answer_that_is_read_after_its_lease_has_ended_is_asked_for_again(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """The loop stands still from sending the request until long after the lease: no call starts on what is over."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.3, heartbeat=0.1)
+    view = StoreView(redis_client, free_namespace)
+    async with AsyncClient(limits=LIMITS, config=settings) as client:
+        async with client.acquire("openai", "gpt-4o"):
+            pass
+        asking = asyncio.ensure_future(client.acquire("openai", "gpt-4o").__aenter__())
+        while not view.in_flight():  # noqa: ASYNC110 - lets the request go, and the answer not yet come in
+            await asyncio.sleep(0)
+        threading.Event().wait(0.6)  # blocks the loop, which is the point
+        lease = await asking
+        assert lease.valid
+        assert list(view.expiries()) == [lease.id]
+        await lease.release()
+
+
+@pytest.mark.covers("LS-04")
+def test_spoilt_keys_of_one_model_cost_no_lease_of_another(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """Somebody writes a string where the leases of a model are: the other model's are renewed all the same."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.6, heartbeat=0.1)
+    spoilt, sound = StoreView(redis_client, free_namespace), StoreView(redis_client, free_namespace, "o3")
+    lost: list[str] = []
+    limits = {**LIMITS, "openai/o3": Limits(concurrency=1)}
+    with Client(limits=limits, config=settings, on_lost=lambda lease: lost.append(lease.model)) as client:
+        first = client.acquire("openai", "gpt-4o")
+        second = client.acquire("openai", "o3")
+        redis_client.set(spoilt.leases_key(), "not a lease", ex=60)
+        wait_until(lambda: lost, description="the lease that cannot be renewed is lost")
+        assert (first.valid, second.valid) == (False, True)
+        assert list(sound.expiries()) == [second.id]
+        assert len(client.instances()) == 1, "the instance goes on beating"
+        assert client.reset("openai", "gpt-4o") >= 1
+        with client.acquire("openai", "gpt-4o"):
+            pass
+    assert lost == ["gpt-4o"]

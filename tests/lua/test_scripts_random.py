@@ -1,0 +1,255 @@
+"""Random runs of every script: the same answers on every server, no key without an end, nothing left behind."""
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from ratelease import Limits, Pool, Rate
+from ratelease.core import scripts
+from ratelease.core.model import Held, costs_of
+from ratelease.core.scripts import Call
+from ratelease.testing.redis_server import RedisServer
+from support.clock import START_MS, DrivenClock
+from support.key_leaks import key_leaks
+from support.store import FOR_EVER, GRANTED, PARKED, REFUSED, TOMBSTONED, Instance, Store
+
+TTL, LONGEST = 15.0, 120.0  # seconds: of a lease, of a window
+LIMITS = {
+    "openai/gpt-4o": Limits(rpm=12, concurrency=3),
+    "openai/gpt-mini": Limits(rates=[Rate(90, per=60.0, of="tokens")], concurrency=2),
+    "openai": Limits(concurrency=4, rates=[Rate(40, per=LONGEST)]),
+    "total": Limits(concurrency=6),
+}
+POOLS = {"small": Pool(["openai/gpt-mini"], Limits(concurrency=2))}
+PATHS = (("gpt-4o", ()), ("gpt-mini", ("small",)), ("other/llama", ()))
+STEPS = (0, 0, 0, 1, 40, 500, 3000, 7000, 20_000, -300)  # ms
+SEEDS, OPERATIONS = range(6), 580  # of a replay; with three servers that is 10,440 in all
+CLOCK = "driven-clock"
+
+
+class Recorder(Store):
+    """A store that keeps every reply, and whose scripts may take the time from a key."""
+
+    def __init__(self, client: Any, *, clock_key: bool = False) -> None:
+        def rewrite(_name: str, text: str) -> str:
+            assert text.count("redis.call('TIME')") == 1
+            return text.replace("redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK}', 0, 1)")
+
+        super().__init__(
+            client, limits=LIMITS, pools=POOLS, rewrite=rewrite if clock_key else None, lease_ttl=TTL, heartbeat=5.0
+        )
+        self.replies: list[Any] = []
+
+    def run(self, call: Call) -> Any:
+        reply = super().run(call)
+        self.replies.append((call.script, reply))
+        return reply
+
+
+def set_clock(client: Any, ms: int) -> None:
+    """Give scripts that take the time from a key this time."""
+    client.delete(CLOCK)
+    client.rpush(CLOCK, ms // 1000, ms % 1000 * 1000)
+    client.expire(CLOCK, 600)
+
+
+def operate(pick: random.Random, instances: list[Instance], now: int) -> None:
+    """One random call by one instance, with ids that come again and again."""
+    one = pick.choice(instances)
+    model, pools = pick.choice(PATHS)
+    line = one.line(model, pools)
+    number = pick.randrange(30)
+    n = 1 + number % 5 // 4 * 2
+    id = f"{model}-{number}" + (".1" if n > 1 else "")
+    kind = pick.choices(
+        ("acquire", "release", "renew", "grant", "foreign", "beat", "leave", "look", "reset", "lost"),
+        (40, 25, 8, 12, 4, 8, 1, 4, 1.5, 0.5),
+    )[0]
+    if kind == "acquire":
+        asks = [
+            one.request(
+                line,
+                id if turn == 0 else f"{model}-{pick.randrange(0, 30, 5)}",
+                n=n if turn == 0 else 1,
+                weight=1 + number % 7 // 6,
+                tokens=number,
+                wait=pick.choice((None, FOR_EVER, FOR_EVER, 5.0)),
+            )
+            for turn in range(pick.choice((1, 1, 1, 3)))
+        ]
+        one.send(asks)
+    elif kind == "release":
+        ids = [id] + [f"{model}-{pick.randrange(30)}" for _ in range(pick.choice((0, 0, 2)))]
+        one.release_all(line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3)
+    elif kind in ("renew", "lost"):
+        costs = costs_of({"requests": 1, "tokens": number})
+        held = [Held(each, 1, now, costs) for each in (id, f"{model}-{pick.randrange(30)}")]
+        one.renew(line, held, epoch="of-lost-data" if kind == "lost" else None)
+    elif kind in ("grant", "foreign"):
+        one.grant(line, foreign=kind == "foreign")
+    elif kind in ("beat", "leave"):
+        one.beat(leave=kind == "leave")
+    elif kind == "look":
+        one.look(line)
+    else:
+        meant = [pick.random() < 0.5 for _ in line.path.scopes]
+        call = scripts.reset(
+            one.session, one.store.keyspace, line, meant, everything=pick.random() < 0.3, namespace=True
+        )
+        one.store.run(call)
+
+
+def run(store: Store, seed: int, count: int, move: Callable[[int], None] = lambda _ms: None) -> None:
+    """Many random calls by three instances; before each, `move` is given the ms that a clock goes on by."""
+    pick = random.Random(seed)
+    instances = [store.instance() for _ in range(3)]
+    for _ in range(count):
+        step = pick.choice(STEPS)
+        move(step)
+        operate(pick, instances, START_MS)
+
+
+def contents(client: Any) -> dict[str, Any]:
+    """What every key holds."""
+    found: dict[str, Any] = {}
+    for key in client.scan_iter(count=1000):
+        zset = client.type(key) == b"zset"
+        if key.decode() != CLOCK:
+            found[key.decode()] = client.zrange(key, 0, -1, withscores=True) if zset else client.hgetall(key)
+    return found
+
+
+def replay(client: Any, seed: int) -> tuple[list[Any], dict[str, Any]]:
+    """The replies of one random run, all times driven, and what it leaves."""
+    client.flushall()
+    store, now = Recorder(client, clock_key=True), START_MS
+
+    def move(ms: int) -> None:
+        nonlocal now
+        now += ms
+        set_clock(client, now)
+
+    run(store, seed, OPERATIONS, move)
+    return store.replies, contents(client)
+
+
+@functools.cache
+def replay_on_fakeredis(seed: int) -> tuple[list[Any], dict[str, Any]]:
+    """The replay that servers are compared with."""
+    client = fakeredis.FakeRedis(server=fakeredis.FakeServer(server_type="redis", version=(7,)))
+    with client:
+        return replay(client, seed)
+
+
+@pytest.fixture
+def client_of_each(each_server: RedisServer) -> Iterator[Any]:
+    """A plain client of every server in turn."""
+    with redis.Redis.from_url(each_server.url) as client:
+        yield client
+
+
+@pytest.mark.covers("RL-28")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_server_answers_a_random_run_as_fakeredis_does(client_of_each: Any, seed: int) -> None:
+    """Replies equal to the last value, times among them, and equal contents of all keys afterwards."""
+    expected, left = replay_on_fakeredis(seed)
+    replies, left_here = replay(client_of_each, seed)
+    assert len(replies) >= OPERATIONS
+    for number, (theirs, ours) in enumerate(zip(expected, replies, strict=True)):
+        assert ours == theirs, f"call {number}"
+    assert left_here == left
+    statuses = {status for script, reply in replies if script == "acquire" for status in reply[9::8]}
+    assert statuses >= {GRANTED, PARKED, REFUSED, TOMBSTONED}
+
+
+@pytest.mark.covers("RL-28")
+def test_the_scripts_as_they_are_sent_answer_alike_where_time_plays_no_part(
+    client_of_each: Any, fake_server: fakeredis.FakeServer
+) -> None:
+    """Each server's own clock: the statuses, what blocks, its use and limit, places, and what ended how."""
+    told = []
+    with fakeredis.FakeRedis(server=fake_server) as fake:
+        for client in (fake, client_of_each):
+            client.flushall()
+            store = Recorder(client)
+            run(store, 3, 300)
+            told.append([timeless(*each) for each in store.replies])
+        fake.flushall()
+    assert told[0] == told[1]
+
+
+def timeless(script: str, reply: list[Any]) -> list[Any]:
+    """What a reply says that depends on no clock."""
+    if script == "snapshot":
+        return [reply[3], *reply[5:6]]
+    body = reply[9:]
+    if script == "acquire":
+        body = [value for at, value in enumerate(body) if at % 8 not in (5, 7)]
+    return [*reply[4:8], *body]
+
+
+@pytest.mark.covers("RL-22")
+def test_every_key_has_a_ttl_after_each_call_of_a_random_run(client_of_each: Any) -> None:
+    """Looked at after every single call, not only in the end."""
+    store = Recorder(client_of_each)
+    run(store, 4, 400, lambda _ms: check_ttls(client_of_each))
+    check_ttls(client_of_each)
+    assert {script for script, _ in store.replies} == set(scripts.SCRIPTS)
+    assert client_of_each.dbsize() > 10
+
+
+def check_ttls(client: Any) -> None:
+    assert key_leaks(client) == []
+
+
+@pytest.mark.covers("RL-22")
+@pytest.mark.parametrize("window", [0.1, 1.0, 60.0, 86_400.0])
+def test_an_idle_scope_vanishes_within_twice_its_window_or_ttl(
+    make_store: Callable[..., Store], clock: DrivenClock, window: float
+) -> None:
+    """Whichever is longer. Of every scope of a path with a lease and a waiter: state, windows, leases and index."""
+    limits = {name: Limits(rates=[Rate(9, per=window)], concurrency=1) for name in ("openai/gpt-4o", "openai", "total")}
+    one = make_store(limits=limits, lease_ttl=TTL).instance()
+    line, client = one.line("gpt-4o"), one.store.client
+    one.acquire(line)
+    one.acquire(line, wait=FOR_EVER)
+    keys = [key for key in line.keys[7:] if client.exists(key)]
+    assert {key.rpartition(":")[2] for key in keys} == {"state", "windows", "leases", "index"}
+    clock.advance(2 * max(window, TTL) + 0.001)  # Redis keeps a key through the last ms of its TTL
+    assert [key for key in keys if client.exists(key)] == []
+
+
+@pytest.mark.covers("RD-08", "RL-22")
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_no_key_is_left_once_everybody_has_stopped_and_the_longest_ttl_has_passed(
+    fake_server: fakeredis.FakeServer, clock: DrivenClock, seed: int
+) -> None:
+    """Four lease TTLs, or twice the longest window with its guard: nothing of the namespace remains."""
+    with fakeredis.FakeRedis(server=fake_server) as client:
+        client.flushall()
+        run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000))
+        assert client.dbsize() > 5
+        clock.advance(max(4 * TTL, 2 * LONGEST * 1.2))
+        assert list(client.scan_iter(count=1000)) == []
+
+
+@pytest.mark.covers("RL-22")
+def test_the_keys_of_one_scope_stay_small(client_of_each: Any) -> None:
+    """A model with a request and a token rate, all slots of both windows in use, eight calls in flight, one waiting."""
+    store = Recorder(client_of_each)
+    one = store.instance({"openai/gpt-4o": Limits(rpm=10**6, tpm=10**9, concurrency=8)})
+    line = one.line("gpt-4o")
+    one.send([one.request(line, f"{number:022}", tokens=900_000, wait=FOR_EVER) for number in range(9)])
+    slots = {f"{rate}:{slot}": 999_999 for rate in ("r60000", "t60000") for slot in range(68)}
+    client_of_each.hset(line.keys[8], mapping=slots)
+    keys = [key for key in client_of_each.scan_iter(count=1000) if b":m:openai:gpt-4o:" in key]
+    sizes = {key.decode().rpartition(":")[2]: client_of_each.memory_usage(key, samples=0) for key in keys}
+    assert set(sizes) == {"state", "windows", "leases", "index", "records", "graves"}
+    assert sizes["state"] + sizes["windows"] <= 4096
+    assert sizes["leases"] <= 8 * 140
+    assert sizes["leases"] + sizes["records"] <= 8 * 260 + 320

@@ -1,0 +1,220 @@
+"""A thread that is interrupted anywhere in acquire or release: by Ctrl-C, a signal's exception, a timeout."""
+
+import ast
+import functools
+import itertools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import redis
+
+import ratelease
+from ratelease import Client, Config, Limits
+from ratelease.testing import config
+from support.store_view import StoreView
+from support.wait_until import wait_until
+from support.workers import Fleet
+
+PACKAGE = str(Path(ratelease.__file__).parent)
+LIMITS = {"openai/gpt-4o": Limits(concurrency=2)}
+FINALISERS = ("__del__",)
+
+
+@functools.cache
+def with_lines(path: str) -> set[int]:
+    """The lines of a file on which a `with` begins."""
+    tree = ast.parse(Path(path).read_text())
+    return {node.lineno for node in ast.walk(tree) if isinstance(node, (ast.With, ast.AsyncWith))}
+
+
+class Interrupted(BaseException):
+    """What the signal raises."""
+
+
+class Tracer:
+    """Raises Interrupted at one step of the package's code in this thread; `place` is where, once it has."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+        self._inside: set[tuple[FrameType, int]] = set()
+        self.place = ""
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE) or in_finaliser(frame):
+            return None
+        if event == "line" and not self._leaves_a_with(frame):
+            self._left -= 1
+            if self._left == 0:
+                self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
+                raise Interrupted
+        return self
+
+    def _leaves_a_with(self, frame: FrameType) -> bool:
+        """Whether this is a `with` that ends: between its body and its exit no signal is ever raised."""
+        line = frame, frame.f_lineno
+        if frame.f_lineno not in with_lines(frame.f_code.co_filename):
+            return False
+        self._inside.symmetric_difference_update({line})
+        return line not in self._inside
+
+
+def in_finaliser(frame: FrameType | None) -> bool:
+    """Whether a finaliser has called this; what that raises is lost in any case."""
+    while frame is not None and frame.f_code.co_name not in FINALISERS:
+        frame = frame.f_back
+    return frame is not None
+
+
+def interrupted_at(step: int, act: Callable[[], Any]) -> str:
+    """Call `act` and interrupt it at this step; return where that was, nothing if it came to its end before."""
+    tracer, before = Tracer(step), sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        act()
+    except Interrupted:
+        pass
+    finally:
+        sys.settrace(before)
+    return tracer.place
+
+
+def every_step(act: Callable[[], Any], stride: int = 1) -> Iterator[str]:
+    """Interrupt `act` at its first step, its second and so on, until it comes to its end; tell where it was."""
+    for step in itertools.count(1, stride):
+        place = interrupted_at(step, act)
+        if not place:
+            return
+        yield place
+
+
+@pytest.fixture
+def settings(redis_url: str, free_namespace: str) -> Config:
+    """Leases live for 15 s, so that nothing is free again by itself before a test would notice."""
+    return config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, poll=0.02)
+
+
+@pytest.fixture
+def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
+    """The store as it is."""
+    return StoreView(redis_client, free_namespace)
+
+
+def check_nothing_is_left(client: Client, view: StoreView, place: str) -> None:
+    """Within a second nothing is in use and nobody waits, and the client goes on working."""
+    began = time.monotonic()
+    client.acquire("openai", "gpt-4o").release()
+    assert time.monotonic() - began < 0.7, f"after an interrupt at {place} the next acquire hangs"
+    wait_until(lambda: view.in_flight() == 0, timeout=1.0, description=f"{place} leaves nothing in use")
+    wait_until(lambda: view.waiting() == 0, timeout=1.0, description=f"{place} leaves nobody waiting")
+    wait_until(lambda: not client._rt.keeper.holds, timeout=1.0, description=f"{place} leaves nothing to renew")
+    assert not client._rt.keeper.waiters, f"{place} leaves a waiter"
+
+
+@pytest.mark.covers("RL-07")
+def test_a_call_interrupted_at_any_line_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """Acquire and release without waiting: every line that runs in the caller's thread, in turn."""
+    steps = 0
+    with Client(limits=LIMITS, config=settings) as client:
+
+        def once() -> None:
+            client.acquire("openai", "gpt-4o").release()
+
+        once()
+        for place in every_step(once):
+            steps += 1
+            check_nothing_is_left(client, view, place)
+    assert steps > 100
+
+
+@pytest.mark.covers("RL-07", "LS-01")
+def test_a_with_statement_interrupted_at_any_line_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """The same where a `with` holds the lease."""
+    with Client(limits=LIMITS, config=settings) as client:
+
+        def once() -> None:
+            with client.acquire("openai", "gpt-4o"):
+                pass
+
+        once()
+        for place in every_step(once, stride=3):
+            check_nothing_is_left(client, view, place)
+
+
+@pytest.mark.covers("RL-07", "QU-09")
+def test_a_wait_interrupted_at_any_line_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """The caller is parked behind two others, and granted a moment later."""
+    with Client(limits=LIMITS, config=settings) as client, Client(limits=LIMITS, config=settings) as other:
+
+        def once() -> None:
+            leases = [other.acquire("openai", "gpt-4o") for _ in range(2)]
+            ending = threading.Timer(0.01, lambda: [lease.release() for lease in leases])
+            before = sys.gettrace()
+            sys.settrace(None)
+            ending.start()
+            sys.settrace(before)
+            try:
+                client.acquire("openai", "gpt-4o").release()
+            finally:
+                ending.join()
+
+        once()
+        for place in every_step(once, stride=7):
+            check_nothing_is_left(client, view, place)
+
+
+@pytest.mark.covers("RL-07")
+@pytest.mark.timeout(60, method="thread")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal may come in a finaliser
+def test_a_signals_exception_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """SIGALRM raises in the main thread, at forty moments after acquire was called."""
+    reached = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Client(limits=LIMITS, config=settings) as client:
+            client.acquire("openai", "gpt-4o").release()
+            for step in range(40):
+                done = False
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 50e-6 + step * 20e-6)
+                    client.acquire("openai", "gpt-4o").release()
+                    done = True
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Interrupted:
+                    pass
+                reached.append(done)
+                check_nothing_is_left(client, view, f"{50 + 20 * step} µs")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not all(reached), "nothing was interrupted"
+
+
+@pytest.mark.covers("RL-07", "QU-09")
+def test_ctrl_c_in_a_waiting_acquire_comes_through_and_leaves_nobody_waiting(
+    redis_url: str, settings: Config, view: StoreView, free_namespace: str
+) -> None:
+    """KeyboardInterrupt is raised where the program waits; its place in the queue is gone within a second."""
+    limits = {"openai/gpt-4o": {"concurrency": 2}}
+    with (
+        Fleet(redis_url, 1, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0) as fleet,
+        Client(limits=LIMITS, config=settings) as other,
+    ):
+        leases = [other.acquire("openai", "gpt-4o") for _ in range(2)]
+        fleet[0].run("wait_for_interrupt", main=True, limits=limits)
+        wait_until(lambda: view.waiting() == 1, description="the process is parked")
+        fleet[0].interrupt()
+        fleet[0].wait("interrupted")
+        wait_until(lambda: view.waiting() == 0, timeout=1.0, description="nobody is parked")
+        for lease in leases:
+            lease.release()
+        assert view.in_flight() == 0

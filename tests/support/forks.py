@@ -1,0 +1,40 @@
+"""What children of a fork do in tests; functions of a module, so that spawned children find them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ratelease import Client, Limits
+from ratelease.testing import config
+
+PROVIDER, MODEL = "openai", "gpt-4o"
+
+
+def make_client(url: str, namespace: str) -> Client:
+    """A client with one slot of three left, if the parent holds two; times are those that users have."""
+    settings = config(url=url, namespace=namespace, lease_ttl=15.0, heartbeat=5.0)
+    return Client(limits={f"{PROVIDER}/{MODEL}": Limits(concurrency=3)}, config=settings)
+
+
+def use(client: Client) -> dict[str, Any]:
+    """Take what is free and give it back; tell what was seen."""
+    with client.acquire(PROVIDER, MODEL, timeout=5) as lease:
+        refused = client.try_acquire(PROVIDER, MODEL)
+        instances = {instance.pid for instance in client.instances()}
+        return {"valid": lease.valid, "refused": not refused, "pid": os.getpid(), "listed": os.getpid() in instances}
+
+
+def child_of_its_own(answers: Any, url: str, namespace: str) -> None:
+    """A child that makes a client."""
+    with make_client(url, namespace) as client:
+        answers.put(use(client))
+
+
+inherited: list[Client] = []
+
+
+def child_with_inherited(answers: Any) -> None:
+    """A forked child that uses the client its parent made."""
+    answers.put(use(inherited[0]))
+    inherited[0].close()

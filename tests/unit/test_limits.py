@@ -1,0 +1,187 @@
+"""Limits as people state them, and what each model gets from them."""
+
+import math
+
+import pytest
+
+from ratelease import Limits, Pool, Rate
+from ratelease.core.model import spec_of
+from ratelease.errors import ConfigError
+from ratelease.limits import LimitBook
+
+
+@pytest.mark.parametrize(
+    "name, of, per",
+    [
+        ("rpm", "requests", 60.0),
+        ("rpd", "requests", 86_400.0),
+        ("tpm", "tokens", 60.0),
+        ("tpd", "tokens", 86_400.0),
+        ("itpm", "input_tokens", 60.0),
+        ("otpm", "output_tokens", 60.0),
+        ("burst", "requests", 1.0),
+    ],
+)
+def test_a_short_form_is_a_rate(name: str, of: str, per: float) -> None:
+    """Each name says what is counted, and over which window."""
+    assert Limits(**{name: 7}).windows == (Rate(7, per=per, of=of),)  # type: ignore[arg-type]
+
+
+def test_short_forms_and_rates_are_one_list() -> None:
+    """Further rates stand behind the short forms."""
+    limits = Limits(rpm=500, tpm=1000, rates=[Rate(90, per=10)])
+    assert [(rate.of, rate.per, rate.limit) for rate in limits.windows] == [
+        ("requests", 60.0, 500),
+        ("tokens", 60.0, 1000),
+        ("requests", 10, 90),
+    ]
+
+
+@pytest.mark.parametrize("name", ["rpm", "rpd", "tpm", "tpd", "itpm", "otpm", "burst", "concurrency"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, math.nan, math.inf, 10**13])
+def test_a_limit_must_be_a_positive_whole_number(name: str, value: object) -> None:
+    """The message names the figure and what it was."""
+    with pytest.raises(ConfigError, match=f"{name} must be a whole number from 1"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("per", [0, -1, math.nan, math.inf, 40 * 86_400, "60", True, None])
+def test_a_window_must_be_a_time(per: object) -> None:
+    """10 ms to 31 days."""
+    with pytest.raises(ConfigError, match=r"Rate\.per must be 0\.01 to"):
+        Rate(5, per=per)  # type: ignore[arg-type]
+
+
+def test_a_rate_must_count_something_known() -> None:
+    """The message lists the units."""
+    with pytest.raises(ConfigError, match="requests, tokens, input_tokens, output_tokens"):
+        Rate(5, of="characters")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guard", [-0.1, 61, math.nan, math.inf, "1", True])
+def test_a_guard_must_be_a_time(guard: object) -> None:
+    """0 to 60 seconds."""
+    with pytest.raises(ConfigError, match="guard must be 0 to 60"):
+        Limits(rpm=5, guard=guard)  # type: ignore[arg-type]
+
+
+def test_all_faults_of_limits_are_named_together() -> None:
+    """Nobody mends one to learn of the next."""
+    with pytest.raises(ConfigError) as caught:
+        Limits(rpm=0, tpm=-1, concurrency=0, guard=-1)
+    for name in ("rpm", "tpm", "concurrency", "guard"):
+        assert name in str(caught.value)
+
+
+def test_two_rates_of_one_window_are_refused() -> None:
+    """Which of them would count?"""
+    with pytest.raises(ConfigError, match="two rates of requests per 60 s"):
+        Limits(rpm=500, rates=[Rate(400)])
+
+
+@pytest.mark.parametrize("rates", [Rate(5), 5, [5], ["rpm"]])
+def test_rates_must_hold_rates(rates: object) -> None:
+    """A single rate, a number or a text is no list of them."""
+    with pytest.raises(ConfigError, match="rates must"):
+        Limits(rates=rates)  # type: ignore[arg-type]
+
+
+def test_limits_and_rates_are_values() -> None:
+    """Equal ones are equal, and none can be changed."""
+    assert Limits(rpm=5, rates=[Rate(1, per=2)]) == Limits(rpm=5, rates=(Rate(1, per=2),))
+    with pytest.raises(AttributeError):
+        Limits(rpm=5).rpm = 6  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "limits, spec",
+    [
+        (None, "-"),
+        (Limits(), "none"),
+        (Limits(concurrency=8), "c8"),
+        (Limits(rpm=500, concurrency=8), "c8 r60000=500+250"),
+        (Limits(rpm=500, guard=0), "r60000=500+0"),
+        (Limits(rates=[Rate(5, per=0.5)], guard=1), "r500=5+50"),
+        (Limits(itpm=3, otpm=4), "i60000=3+250 o60000=4+250"),
+    ],
+)
+def test_scripts_read_limits_as_one_line(limits: Limits | None, spec: str) -> None:
+    """The guard is capped at a tenth of its window."""
+    assert spec_of(limits) == spec
+
+
+# ---- the book ----------------------------------------------------------------------------------------------
+
+A, B, C, D = (Limits(rpm=number) for number in (1, 2, 3, 4))
+
+
+def test_a_model_gets_its_own_entry_before_any_pattern() -> None:
+    """The exact name, then the pattern with most letters, however they are ordered."""
+    book = LimitBook({"openai/*": A, "openai/gpt-4*": B, "openai/gpt-4o": C, "openai/*mini": D}, None)
+    assert book.model("openai", "gpt-4o") == C
+    assert book.model("openai", "gpt-4-turbo") == B
+    assert book.model("openai", "o3-mini") == D
+    assert book.model("openai", "davinci") == A
+    assert book.model("anthropic", "gpt-4o") is None
+
+
+@pytest.mark.parametrize(
+    "pattern, name, matches",
+    [
+        ("claude-*", "claude-3", True),
+        ("claude-*", "claude-", True),
+        ("claude-*", "claude", False),
+        ("*-opus-*", "claude-opus-4", True),
+        ("*-opus-*", "claude-opus", False),
+        ("a*b*c", "a-b-c", True),
+        ("a*b*c", "acb", False),
+        ("a*a", "a", False),
+        ("ab*ba", "aba", False),
+        ("*.*", "a.b", True),
+        ("gpt-4.1", "gpt-451", False),
+        ("llama3:*", "llama3:8b", True),
+    ],
+)
+def test_a_star_stands_for_any_letters_and_nothing_else_is_special(pattern: str, name: str, matches: bool) -> None:
+    """Dots, brackets and the like are themselves."""
+    book = LimitBook({f"some/{pattern}": A}, None)
+    assert (book.model("some", name) == A) is matches
+
+
+def test_keys_are_split_at_their_first_slash_and_case_folded() -> None:
+    """A model's name may have slashes; total and providers have none."""
+    book = LimitBook({"OpenAI": A, "total": B, "HuggingFace/Meta/Llama": C}, None)
+    assert book.provider("openai") == A
+    assert book.total == B
+    assert book.model("huggingface", "meta/llama") == C
+
+
+def test_a_model_is_in_every_pool_that_lists_it() -> None:
+    """By name or by pattern, in order of the pools' names; a template gives limits to pools that requests name."""
+    pools = {
+        "Opus": Pool(["anthropic/claude-opus-*"], A),
+        "big": Pool(["openai/gpt-4o", "Anthropic/*"], B),
+        "tenant:*": Pool(limits=C),
+        "tenant:vip*": Pool(limits=D),
+    }
+    book = LimitBook(None, pools)
+    assert book.pools_of("anthropic", "claude-opus-4") == ["big", "opus"]
+    assert book.pools_of("openai", "gpt-4o") == ["big"]
+    assert book.pools_of("openai", "o3") == []
+    assert book.pool("opus") == A
+    assert book.pool("tenant:7") == C
+    assert book.pool("tenant:vip-1") == D
+    assert book.pool("other") is None
+
+
+@pytest.mark.parametrize("models", ["openai/gpt-4o", [""], [4]])
+def test_a_pool_must_list_keys(models: object) -> None:
+    """One text would be read letter by letter."""
+    with pytest.raises(ConfigError, match=r"Pool\.models"):
+        Pool(models)  # type: ignore[arg-type]
+
+
+def test_a_pool_must_have_limits() -> None:
+    """A dict is none."""
+    with pytest.raises(ConfigError, match=r"Pool\.limits must be Limits"):
+        Pool([], {"rpm": 5})  # type: ignore[arg-type]
