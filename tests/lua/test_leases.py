@@ -18,9 +18,9 @@ def test_the_same_id_again_is_one_lease_and_one_charge(each_store) -> None:
     """Lost reply, retry, poll: the answer is the same, also for a group and twice in one call."""
     one = each_store(limits=LIMITS).instance()
     first = one.acquire("gpt-4o", n=2, weight=2, tokens=10)
-    again = [one.send([first.request, first.request]) for _ in range(2)]
-    assert {asked.status for asked in sum(again, [])} == {GRANTED}
-    assert {asked.answer.at for asked in sum(again, [])} == {first.answer.at}
+    again = [asked for _ in range(2) for asked in one.send([first.request, first.request])]
+    assert {asked.status for asked in again} == {GRANTED}
+    assert {asked.answer.at for asked in again} == {first.answer.at}
     assert one.used("gpt-4o", TOTAL) == 4
     assert _rates(one) == {"requests/60s": 2, "tokens/60s": 20}
 

@@ -1,6 +1,7 @@
 """A clock that moves fakeredis alone, and only when a test says so. The test's own time.time is left as it is."""
 
 import contextlib
+import importlib
 import sys
 import time
 from collections.abc import Iterator
@@ -39,9 +40,7 @@ class _TimeModule:
 
 
 def _modules() -> list[ModuleType]:
-    import fakeredis
-
-    assert fakeredis
+    importlib.import_module("fakeredis")
     loaded = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "fakeredis"]
     return [module for module in loaded if getattr(module, "time", None) is time]
 

@@ -194,7 +194,7 @@ class Fleet:
         seen_waiting = [entry for entry in self.waiting(line) if self._in_the_way(entry, one)]
         for asked in answered:
             self._take(one, asked, before, seen_waiting)
-        self._end(one, line)
+        self._end(line)
         return answered
 
     def _take(self, one: Instance, asked: Asked, before: dict[str, int], ahead: list[Entry]) -> None:
@@ -263,14 +263,14 @@ class Fleet:
             if entry is not None and entry.asked.request.n == 1:
                 self.buried.append(entry)
         self._mail(one, line, before)
-        self._end(one, line)
+        self._end(line)
 
     def grant(self, one: Instance, line: Line, *, foreign: bool = False) -> list[str]:
         """Poll, timer or hop: the same script."""
         before = self._begin(one, line, knows=not foreign)
         ids = one.grant(line, foreign=foreign)
         self._mail(one, line, before)
-        self._end(one, line)
+        self._end(line)
         return ids
 
     def renew(self, one: Instance, line: Line) -> None:
@@ -382,7 +382,7 @@ class Fleet:
             if entry is not None:
                 entry.out.discard(lease)
 
-    def _end(self, one: Instance, line: Line) -> None:
+    def _end(self, line: Line) -> None:
         queued = set(self.store.queue(line))
         for entry in self.waiting(line):
             if entry.id not in queued:

@@ -42,7 +42,7 @@ class FleetMachine(RuleBasedStateMachine):
     """Fleet checks every call; the rules only choose them. `client` and `rewrite` are set by a subclass."""
 
     client: ClassVar[Any] = None
-    rewrite: ClassVar[Rewrite | None] = None
+    rewrite: ClassVar[Any] = None
 
     def __init__(self) -> None:
         super().__init__()

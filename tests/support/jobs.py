@@ -317,7 +317,7 @@ def fork_while_holding(stage: Stage, *, url: str, namespace: str) -> None:
 @job
 def fork_workers(stage: Stage, *, url: str, namespace: str, method: str, inherit: bool) -> None:
     """Hold two leases while children made by multiprocessing work, as workers of a pre-forking server do."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     client = forks.make_client(url, namespace)
     leases = [client.acquire(PROVIDER, MODEL) for _ in range(2)]
     answers = context.Queue()

@@ -150,7 +150,7 @@ class Store:
     def now(self) -> int:
         """The server's time in ms."""
         seconds, microseconds = self.client.time()
-        return seconds * 1000 + microseconds // 1000
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     def leases(self, line: Line, scope: int = 0) -> list[str]:
         """The members of one scope's leases that have not expired."""
