@@ -39,7 +39,7 @@ def test_live_leases_stay_counted(make_store, clock, back) -> None:
 @pytest.mark.covers("RD-05")
 @pytest.mark.parametrize("back", [5, 300, HOUR, 30 * HOUR])
 def test_the_slot_of_a_dead_holder_is_not_blocked_for_longer_than_the_longest_ttl(make_store, clock, back) -> None:
-    """A lease that nobody renews, dated by the old clock: its slot frees 10 min later at most, with nobody releasing."""
+    """A lease that nobody renews, dated by the old clock: its slot frees by itself 10 min later at most."""
     store = make_store(limits=ONE_SLOT)
     dead, alive = store.instance(), store.instance()
     alive.beat()
