@@ -193,6 +193,19 @@ async def test_reset_clears_the_windows_that_it_names_and_keeps_leases(make_limi
     assert all(lease.valid for lease in limiter.held)
 
 
+async def test_reset_of_everything_ends_leases_and_wakes_whoever_waited_for_them(make_limiter) -> None:
+    """all=True forgets the lease of a client that is stuck: its holder learns that it is lost, the next one is served."""
+    limits = {SCOPE: Limits(concurrency=1)}
+    stuck, other = make_limiter(limits=limits), make_limiter(limits=limits)
+    held = await stuck.hold("openai", "gpt-4o")
+    waiting = asyncio.create_task(other.hold("openai", "gpt-4o", timeout=8))
+    await other.until_waiting(1)
+    assert await other.reset("openai", "gpt-4o", all=True) >= 1
+    assert (await waiting)[0].valid
+    await wait_until_async(lambda: held[0].lost, description="the lease is told to be lost")
+    assert await other.in_flight(SCOPE) == 1
+
+
 async def _until_listed(limiter, ids: set[str]) -> None:
     async def listed() -> bool:
         return {instance.id for instance in await limiter.instances()} == ids
