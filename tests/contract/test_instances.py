@@ -194,7 +194,7 @@ async def test_reset_clears_the_windows_that_it_names_and_keeps_leases(make_limi
 
 
 async def test_reset_of_everything_ends_leases_and_wakes_whoever_waited_for_them(make_limiter) -> None:
-    """all=True forgets the lease of a client that is stuck: its holder learns that it is lost, the next one is served."""
+    """all=True forgets the lease of a stuck client: its holder learns that it is lost, the next one is served."""
     limits = {SCOPE: Limits(concurrency=1)}
     stuck, other = make_limiter(limits=limits), make_limiter(limits=limits)
     held = await stuck.hold("openai", "gpt-4o")
