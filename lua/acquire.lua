@@ -129,7 +129,7 @@ local function admit(want)
     deadline = want.wait > 0 and path.now + want.wait or 0}
   path.entries[want.id], path.dirty[want.id] = waiter, true
   path.enqueue[want.id], path.dequeue[want.id] = waiter.ticket, nil
-  path.bury[want.id] = path.now + 2 * path.ttl
+  path.bury[want.id] = path.now + 4 * path.ttl
   if not path.head then path.head = {id = want.id, ticket = waiter.ticket, waiter = waiter, block = block} end
   reply(PARKED, block, block.at, waiting)
 end
@@ -147,7 +147,7 @@ for _, want in ipairs(requests) do
     local rank = redis.call('ZRANK', path.queue, want.id)
     local block = path.head and path.head.block or {scope = 0, dimension = 'queue', used = 0, limit = 0, at = 0}
     reply(PARKED, block, block.at, rank and rank + 1 or waiting)
-    path.bury[want.id] = path.now + 2 * path.ttl
+    path.bury[want.id] = path.now + 4 * path.ttl
     parked, changed = true, true
   else
     admit(want)
@@ -178,7 +178,7 @@ if parked or path.state['generation:' .. path.instance] then
   if parked then
     redis.call('PEXPIRE', path.queue, 2 * path.ttl)
     redis.call('PEXPIRE', path.records, 2 * path.ttl)
-    redis.call('PEXPIRE', path.graves, 2 * path.ttl)
+    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
   end
 end
 local result = header(path, next_path(path), timer)

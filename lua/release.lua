@@ -7,8 +7,8 @@
 -- Returns header as acquire, then a status a lease:
 --       1 released  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
 --       not claimed: its charges return)  4 unknown
--- Writes for a known id; a tombstone for an unknown one and where the acquire may yet land. First write: one that
---       does not fail at maxmemory.
+-- Writes for a known id; a tombstone for an unknown one, where the acquire may yet land, and after a loss of data.
+--       First write: one that does not fail at maxmemory.
 -- Cost: O(scopes) and O(log n) a lease where nobody waits; else what the hand-off costs.
 --- @include "lib/open_path"
 --- @include "lib/sweep"
@@ -46,7 +46,8 @@ if somebody_waits or any_unsent then load_scopes(path) end
 local statuses, timed = {}, false
 for i, id in ipairs(ids) do
   local kept = path.entries[id]
-  local bury = may_land[i]
+  -- While holders register again what the store has lost, another renewal of this very lease may be on its way.
+  local bury = may_land[i] or path.quiet > path.now
   if kept and kept.state == 'H' then
     local alive = (tonumber(expiries[i]) or 0) > path.now
     if alive and unsent[i] then uncharge(path, kept) end
@@ -88,7 +89,7 @@ commit(path, false)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   redis.call('PEXPIRE', path.records, 2 * path.ttl)
-  redis.call('PEXPIRE', path.graves, 2 * path.ttl)
+  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
 end
 if next(path.bury) then purge(path) end
 local result = header(path, next_path(path), timer)

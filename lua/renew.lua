@@ -55,7 +55,7 @@ if #renewed > 0 then
   if #restored > 0 then chunked('HSET', path.records, restored) end
   -- What the records speak of lives as long as they do.
   for _, key in ipairs({path.records, path.queue, path.claims}) do redis.call('PEXPIRE', key, 2 * path.ttl) end
-  redis.call('PEXPIRE', path.graves, 2 * path.ttl)
+  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
 end
 local result = header(path, '', 0)
 for i = 1, #lost do result[9 + i] = lost[i] end

@@ -22,7 +22,7 @@ local function commit(path, growing)
   if #texts > 0 then
     chunked('HSET', path.records, texts)
     redis.call('PEXPIRE', path.records, 2 * path.ttl)
-    redis.call('PEXPIRE', path.graves, 2 * path.ttl)
+    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
   end
   if #gone > 0 then chunked('HDEL', path.records, gone) end
 
@@ -46,7 +46,7 @@ local function commit(path, growing)
     end
     if #scores > 0 then
       chunked('ZADD', key, scores)
-      redis.call('PEXPIRE', key, 2 * path.ttl)
+      redis.call('PEXPIRE', key, 4 * path.ttl)
       queue_changed = queue_changed or key == path.queue
     end
   end

@@ -21,7 +21,7 @@ local function purge(path)
     local texts, forget = redis.call('HMGET', path.records, unpack(buried)), {}
     for i, id in ipairs(buried) do
       local kept = record(texts[i])
-      if kept and kept.state ~= 'H' then forget[#forget + 1] = id end
+      if kept and (kept.state == 'T' or kept.state == 'W') then forget[#forget + 1] = id end
     end
     if #forget > 0 then redis.call('HDEL', path.records, unpack(forget)) end
   end

@@ -43,6 +43,7 @@ local function sweep(path, asked)
       path.entries[id] = granted
       granted.state = 'W'
       path.enqueue[id], path.dequeue[id] = granted.ticket, nil
+      path.bury[id] = path.now + 4 * path.ttl
       if granted.instance ~= path.instance and standing(path, granted.instance) == 'alive' then
         path.state['mute:' .. granted.instance] = 1
         path.alive[granted.instance] = 'muted'

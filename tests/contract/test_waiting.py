@@ -70,7 +70,7 @@ async def test_a_wait_ends_at_its_deadline_with_all_there_is_to_know(make_limite
     assert error.attempts >= 1
     assert error.position == 1
     assert (error.scope, error.dimension, error.used, error.limit) == (SCOPE, "concurrency", 1, 1)
-    for word in ("0.3 s", "place 1", SCOPE, "1 of 1 concurrency"):
+    for word in (f"{error.waited:.1f} s", "place 1", SCOPE, "1 of 1 concurrency"):
         assert word in str(error)
     assert await limiter.waiting() == 0
 

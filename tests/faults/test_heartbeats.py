@@ -86,7 +86,9 @@ async def test_a_grant_that_comes_while_the_loop_is_blocked_is_kept_for_its_call
             await wait_until_async(lambda: view.waiting() == 1, description="the caller is parked")
             held.release()
             threading.Event().wait(2.0)  # blocks the loop, which is the point
+            kept = view.expiries()
             lease = await waiting
+            assert list(kept) == [lease.id]
             assert lease.valid
             assert not other.try_acquire("openai", "gpt-4o")
             await lease.release()

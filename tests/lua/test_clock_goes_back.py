@@ -144,3 +144,15 @@ def test_a_clock_that_was_ahead_and_is_set_right_blocks_nothing(make_store, cloc
         assert waited <= 20
     _beat(clock, 25, two)
     assert two.acquire("gpt-4o", n=2).granted
+
+
+@pytest.mark.covers("RD-05")
+def test_what_leases_last_on_average_does_not_become_negative(make_store, clock) -> None:
+    """A lease that ends before it began, by the clock, does not spoil the estimates of waits."""
+    store = make_store(limits=ONE_SLOT)
+    one = store.instance()
+    held = one.acquire("gpt-4o")
+    clock.advance(-HOUR)
+    one.release("gpt-4o", held.id)
+    assert one.acquire("gpt-4o").granted
+    assert one.acquire("gpt-4o", wait=FOR_EVER).answer.estimate == 0

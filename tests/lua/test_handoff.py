@@ -259,3 +259,48 @@ def test_a_new_head_gets_the_timer_when_the_instance_before_it_went_silent(make_
     clock.ms = int(words[0][1:])
     other.beat()
     assert other.grant("a") == [large.id]
+
+
+def test_who_stands_behind_is_not_named(make_store) -> None:
+    """A group waits for more than is free, a single request behind it would fit: nobody hops to the latter in vain."""
+    store = make_store(limits={"openai": Limits(concurrency=3)})
+    one = store.instance()
+    held = one.acquire("a", n=2)
+    group = one.acquire("b", n=3, wait=FOR_EVER)
+    single = one.acquire("c", wait=FOR_EVER)
+    assert (group.status, single.status) == (PARKED, PARKED)
+    assert single.answer.dimension == "queue"
+    for model in ("b", "c", "b"):
+        one.grant(model)
+        assert one.following == ""
+    one.release("a", held.request.lease_ids[0])
+    assert one.following == ""
+
+
+@pytest.mark.parametrize("aged", [True, False])
+def test_a_head_that_has_waited_20_s_is_kept_what_it_needs_together(make_store, clock, aged) -> None:
+    """It needs a pool and a provider that are never free at once: then the first that frees is kept until the second."""
+    pools = {"small": Pool(["openai/b", "other/x"], Limits(concurrency=1))}
+    store = make_store(limits={"openai": Limits(concurrency=1)}, pools=pools)
+    one = store.instance()
+    at_provider, at_pool = one.acquire("a"), one.acquire("other/x")
+    head = one.acquire("b", wait=FOR_EVER)
+    for _ in range(5 if aged else 3):
+        clock.advance(5)
+        one.beat()
+        for asked in (at_provider, at_pool):
+            one.renew(asked.request.line, asked.held)
+        one.send([head.request])
+    one.release("other/x", at_pool.id)
+    assert one.following == head.request.line.path.name
+    assert one.grant("b") == []
+    newcomer = one.acquire("other/x")
+    if aged:
+        assert (newcomer.status, newcomer.answer.dimension) == (REFUSED, "queue")
+        assert one.following == "", "it is not tried again before the provider frees"
+    else:
+        assert newcomer.granted
+        one.release("other/x", newcomer.id)
+    one.release("a", at_provider.id)
+    assert one.following == head.request.line.path.name
+    assert one.grant("b") == [head.id]

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ratelease import Client, Limits
-from ratelease.testing import config
+from ratelease.testing import config, wait_until
 
 PROVIDER, MODEL = "openai", "gpt-4o"
 
@@ -21,8 +21,8 @@ def use(client: Client) -> dict[str, Any]:
     """Take what is free and give it back; tell what was seen."""
     with client.acquire(PROVIDER, MODEL, timeout=5) as lease:
         refused = client.try_acquire(PROVIDER, MODEL)
-        instances = {instance.pid for instance in client.instances()}
-        return {"valid": lease.valid, "refused": not refused, "pid": os.getpid(), "listed": os.getpid() in instances}
+        wait_until(lambda: os.getpid() in {each.pid for each in client.instances()}, description="it is listed")
+        return {"valid": lease.valid, "refused": not refused, "pid": os.getpid()}
 
 
 def child_of_its_own(answers: Any, url: str, namespace: str) -> None:
