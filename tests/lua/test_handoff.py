@@ -279,7 +279,7 @@ def test_who_stands_behind_is_not_named(make_store) -> None:
 
 @pytest.mark.parametrize("aged", [True, False])
 def test_a_head_that_has_waited_20_s_is_kept_what_it_needs_together(make_store, clock, aged) -> None:
-    """It needs a pool and a provider that are never free at once: then the first that frees is kept until the second."""
+    """It needs a pool and a provider that are never free at once: the first that frees is kept until the second."""
     pools = {"small": Pool(["openai/b", "other/x"], Limits(concurrency=1))}
     store = make_store(limits={"openai": Limits(concurrency=1)}, pools=pools)
     one = store.instance()
