@@ -21,6 +21,7 @@ from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
 from .store.exchange import Exchange
 from .store.hold import Hold, caller_place
 from .store.waiter import Waiter
+from .store.wake import Wake
 
 
 class Client(Shell):
@@ -190,7 +191,7 @@ class Client(Shell):
     def _admit(self, request: Request) -> Grant | Refusal:
         """Run the admission flow of one request."""
         runtime = self._rt
-        woken = threading.Event()
+        woken = Wake()
         runtime.keeper.start()
         waiter = runtime.keeper.expect(request, woken.set)
         try:
@@ -201,7 +202,7 @@ class Client(Shell):
         finally:
             runtime.keeper.forget(waiter)
 
-    def _drive(self, request: Request, waiter: Waiter, woken: threading.Event) -> Grant | Refusal:
+    def _drive(self, request: Request, waiter: Waiter, woken: Wake) -> Grant | Refusal:
         flow: Flow = admission.acquire(request, outer_leases(self._rt, threading.get_ident()))
         result: Any = None
         try:
@@ -344,9 +345,8 @@ class Client(Shell):
         self.close()
 
 
-def _await(waiter: Waiter, woken: threading.Event, deadline: float) -> Answer | None:
-    # A lock cannot wait longer than this in one go; a caller may wait for ever.
-    while not woken.wait(min(max(deadline - time.monotonic(), 0), 86_400)):
+def _await(waiter: Waiter, woken: Wake, deadline: float) -> Answer | None:
+    while not woken.wait(deadline - time.monotonic()):
         if time.monotonic() >= deadline:
             return None
     if waiter.error is not None:

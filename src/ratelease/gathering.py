@@ -15,6 +15,7 @@ from .core.scripts import Ending
 from .store.hold import Hold
 from .store.runtime import Runtime
 from .store.waiter import Waiter
+from .store.wake import Wake
 
 Arrival = list[Hold] | Exception
 
@@ -162,19 +163,15 @@ class SyncGathering(Gathering):
         place: str,
         queued: Callable[[Answer], None],
     ) -> None:
-        self._news = threading.Event()
+        self._news = Wake()
         super().__init__(runtime, requests, least, place, queued)
 
     def _wake(self) -> None:
         self._news.set()
 
-    def _next(self) -> list[Hold] | None:
-        self._news.clear()
-        return self._take()
-
     def first(self, holds: list[Hold]) -> None:
         """Add to `holds` what has come, once that is the least."""
-        while not self._enough(holds, arrival := self._next()):
+        while not self._enough(holds, arrival := self._take()):
             if arrival is None:
                 self._news.wait(self._remaining())
             else:
@@ -182,7 +179,7 @@ class SyncGathering(Gathering):
 
     def rest(self) -> Iterator[Hold]:
         """The others, as they come."""
-        while (arrival := self._next()) != []:
+        while (arrival := self._take()) != []:
             if arrival is None:
                 self._news.wait(self._remaining())
             else:

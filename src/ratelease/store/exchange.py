@@ -20,6 +20,7 @@ from ..core.model import Answer, Ended, Line, Request
 from ..core.scripts import Call, Ending
 from ..errors import StoreUnavailable
 from .runtime import Runtime
+from .wake import Wake
 from .wire import AsyncWire, Wire
 
 LARGEST_BATCH = 128
@@ -195,7 +196,7 @@ class Exchange:
             if item.leads:
                 lane.busy = True
             else:
-                item.wake = threading.Event()
+                item.wake = Wake()
                 item.queued = True
                 lane.waiting.append(item)
         if not item.leads:
@@ -205,7 +206,7 @@ class Exchange:
 
     def _follow(self, lane: _Lane, item: _Item) -> None:
         """Wait until somebody has carried the item, or until it is its turn to lead."""
-        item.wake.wait(max(item.deadline - time.monotonic(), 0))
+        item.wake.wait(item.deadline - time.monotonic())
         with lane.lock:
             if item.queued:
                 lane.waiting.remove(item)

@@ -35,6 +35,7 @@ from .heart import Heart
 from .inbox import Inbox
 from .log import logger
 from .waiter import Waiter
+from .wake import Wake
 from .wire import AsyncWire
 
 if TYPE_CHECKING:
@@ -74,14 +75,15 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-        self._started = threading.Event()
+        self._begun = False
+        self._started = Wake()
         self._closing = False
 
     # ---- what callers say --------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the thread, if it does not run yet."""
-        if self._started.is_set():
+        if self._begun:
             return
         with self._lock:
             if self._closing:
@@ -91,7 +93,9 @@ class Keeper:
                 thread.start()
                 self._thread = thread
                 live_keepers.add(self)
-        self._started.wait(CLOSE_TIMEOUT)
+        if self._started.wait(CLOSE_TIMEOUT):
+            # For the other threads that wait here.
+            self._started.set()
 
     def expect(self, request: Request, wake: Callable[[], None]) -> Waiter:
         """Note a caller that may be parked, before its request is sent."""
@@ -217,14 +221,18 @@ class Keeper:
         except Exception:  # noqa: BLE001 - the end of a thread, told once
             logger.exception("the keeper stopped: leases of this client are no longer renewed")
         finally:
-            self._started.set()
+            self._mark_begun()
+
+    def _mark_begun(self) -> None:
+        self._begun = True
+        self._started.set()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._wire = AsyncWire(self.runtime.endpoint, self.config)
         inbox = Inbox(self.runtime, self._handoff.message, self._handoff.poll)
-        self._started.set()
+        self._mark_begun()
         for work in (self._heart.beats, self._handoff.polls, inbox.listen):
             self.spawn(work())
         await self._stop.wait()

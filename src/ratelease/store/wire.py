@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -21,6 +20,7 @@ from ..errors import StoreUnavailable
 from .endpoint import Endpoint
 from .faults import Cure, cure, is_wrong_type, replied, translate, wrong_type
 from .lua_source import script
+from .wake import Room
 
 CONNECTIONS = 64
 FIRST_PAUSE = 0.01
@@ -75,7 +75,7 @@ class Wire:
         self.endpoint = endpoint
         self._config = config
         self._idle: deque[Any] = deque()
-        self._room = threading.BoundedSemaphore(CONNECTIONS)
+        self._room = Room(CONNECTIONS)
         self.closed = False
 
     def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
@@ -118,7 +118,7 @@ class Wire:
         if timeout <= 0:
             raise TimeoutError("no time left")
         ends = time.monotonic() + timeout
-        if not self._room.acquire(timeout=timeout):
+        if not self._room.enter(timeout):
             raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
         connection = None
         try:
@@ -139,7 +139,7 @@ class Wire:
             self._give_back(connection)
             return reply
         finally:
-            self._room.release()
+            self._room.leave()
 
     def _take(self, timeout: float) -> Any:
         try:
