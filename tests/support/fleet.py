@@ -7,7 +7,7 @@ waits. After each call it is compared with the store, so a script that counts wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class Scope:
 
 @dataclass(slots=True)
 class Entry:
-    """A request that is parked (W), granted (G) or held (H)."""
+    """A request that is parked (W), granted (G) or held (H), or was parked until its queue expired (L)."""
 
     asked: Asked
     owner: Instance
@@ -62,6 +62,7 @@ class Entry:
     ticket: int = 0
     touched_at: int = 0
     deadline: int = 0
+    placed: bool = True  # in the queue or the claims, as its state says
     out: set[str] = field(default_factory=set)  # leases of it that were not ended yet
 
     @property
@@ -188,7 +189,7 @@ class Fleet:
     def acquire(self, one: Instance, asks: list[Any]) -> list[Asked]:
         """Send requests of one path (new, or repeated ones) as one call."""
         line = asks[0].line
-        before = self._begin(one, line)
+        before = self._begin(one, line, [each.id for each in asks])
         answered = one.send(asks)
         self._mail(one, line, before)
         seen_waiting = [entry for entry in self.waiting(line) if self._in_the_way(entry, one)]
@@ -238,12 +239,11 @@ class Fleet:
 
     def release(self, one: Instance, line: Line, id: str, *, unsent: bool = False, may_land: bool = False) -> None:
         """End or withdraw any id of a path, whoever's it is."""
-        known = id in self.entries
-        before = self._begin(one, line)
+        before = self._begin(one, line, [id])
         now = self.clock.ms
         until, holder = self.expiry.get(id, (0, None))
         entry = self.entries.get(id)
-        expected = {UNKNOWN, WITHDRAWN} if known else {UNKNOWN}
+        expected = {UNKNOWN}
         if entry is not None and entry.state in "WG":
             expected = {WITHDRAWN}
             for lease in list(entry.out):
@@ -267,7 +267,7 @@ class Fleet:
 
     def grant(self, one: Instance, line: Line, *, foreign: bool = False) -> list[str]:
         """Poll, timer or hop: the same script."""
-        before = self._begin(one, line, knows=not foreign)
+        before = self._begin(one, line, (), knows=not foreign)
         ids = one.grant(line, foreign=foreign)
         self._mail(one, line, before)
         self._end(line)
@@ -305,13 +305,13 @@ class Fleet:
         """Listen no more."""
         self.store.close()
 
-    def _begin(self, one: Instance, line: Line, *, knows: bool = True) -> dict[str, int]:
+    def _begin(self, one: Instance, line: Line, asked: Collection[str], *, knows: bool = True) -> dict[str, int]:
         """What a call on a path does first: unmute the caller, take back lapsed grants. Returns who is ahead."""
         agreed = all(self.store.client.hexists(scope.state, "generation") for scope in self.of_line[line.path.name])
         self.muted.discard(one.name)
-        self._expire_keys(line)
+        self._expire_keys(line, asked)
         for entry in [entry for entry in self.entries.values() if entry.line.path == line.path and entry.state == "G"]:
-            if self._alive(entry) or not (knows or agreed):
+            if self._alive(entry) or not entry.placed or not (knows or agreed):
                 continue
             if entry.owner is not one:
                 self.muted.add(entry.owner.name)
@@ -325,16 +325,26 @@ class Fleet:
                     ahead[member.decode()] = min(int(ticket), ahead.get(member.decode(), 1 << 62))
         return ahead
 
-    def _expire_keys(self, line: Line) -> None:
-        """Forget what the store has forgotten because nobody of a path called for two TTLs."""
-        client, places = self.store.client, {"W": line.keys[3], "G": line.keys[4]}
+    def _expire_keys(self, line: Line, asked: Collection[str]) -> None:
+        """
+        Forget what the store has forgotten because nobody of a path called for two TTLs.
+
+        A waiter whose record outlived its place in the queue (L) gets it back when it asks; a grant whose record
+        outlived its claim is taken back then.
+        """
+        client, places = self.store.client, {"W": line.keys[3], "L": line.keys[3], "G": line.keys[4]}
         for entry in [entry for entry in self.entries.values() if entry.line.path == line.path]:
-            place = places.get(entry.state)
-            if place is None or (client.zscore(place, entry.id) and client.hexists(line.keys[5], entry.id)):
+            if entry.state not in places:
                 continue
-            assert self.clock.ms - entry.touched_at >= 2 * TTL, f"{entry.id} has vanished"
-            del self.entries[entry.id]
-            self._forget_leases(list(entry.out))
+            recorded = client.hexists(line.keys[5], entry.id)
+            entry.placed = client.zscore(places[entry.state], entry.id) is not None or entry.id in asked
+            if not (recorded and entry.placed):
+                assert self.clock.ms - entry.touched_at >= 2 * TTL, f"{entry.id} has vanished"
+            if not recorded:
+                del self.entries[entry.id]
+                self._forget_leases(list(entry.out))
+            elif entry.state != "G":
+                entry.state = "W" if entry.placed else "L"
 
     def _mail(self, one: Instance, line: Line, ahead: dict[str, int]) -> None:
         """Take over the grants that a call has announced."""
