@@ -6,6 +6,7 @@ from .config import Config
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
 from .core.status import Status
+from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
 
@@ -24,4 +25,5 @@ __all__ = [
     "Rate",
     "Refusal",
     "Status",
+    "Usage",
 ]

@@ -20,6 +20,7 @@ from .core.keys import check_name, make_path, parse_path
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
 from .core.scripts import Call, Ending
 from .core.status import QueueStatus, ScopeStatus, Status, read_snapshot
+from .core.usage import HIGHEST_TOKENS
 from .errors import ConfigError
 from .limits import LimitBook, Limits, Pool
 from .store.endpoint import forget_parent
@@ -37,7 +38,6 @@ MOST_SPELLINGS = 4096
 
 # How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
 GRACE = 0.2
-HIGHEST_TOKENS = 10**12
 
 Seconds = float | timedelta
 
