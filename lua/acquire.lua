@@ -7,15 +7,17 @@
 --       5     claims     zset   granted id -> claim deadline       (of the path)
 --       6     records    hash   id -> record, see lib/record       (of the model)
 --       7     graves     zset   tombstoned id -> forget at         (of the model)
+--       8     overrides  hash   what operators have set, see configure
 --       then for each scope, the model first:
---             state      hash   generation, limits
+--             state      hash   generation, limits, override, pause, in_force, see lib/load_scope
 --             windows    hash   see lib/load_rates
 --             leases     zset   member -> expiry
 --             index      zset   path -> ticket of its head, for paths whose head this scope blocked
 -- ARGV  1 instance  2 generation (0: give me one)  3 epoch the caller knows ('' none)  4 epoch to begin with
 --       5 lease ttl ms  6 heartbeat ms  7 claim ttl ms  8 path  9 inbox prefix
 --       10.. limits of each scope, see lib/load_scope
---       then five values a request: id  n  weight  wait ms (-1: not at all, 0: without end)  costs of one lease
+--       then five values a request: id  n  weight  wait ms (-1: not at all, 0: without end)  costs of one lease, a
+--       unit in upper case where they are a guess, see lib/estimate_costs
 -- Returns header (9 values, see lib/header; {1, schema} where the store is of a newer schema), then eight values a
 --       request: status  scope  dimension  used  limit  at  position  estimate ms (-1: nobody can know)
 --       status 1 granted  2 parked  3 refused  4 impossible  5 tombstoned
@@ -25,6 +27,7 @@
 --- @include "lib/open_path"
 --- @include "lib/sweep"
 --- @include "lib/advance"
+--- @include "lib/estimate_costs"
 --- @include "lib/lease_ids"
 --- @include "lib/members"
 --- @include "lib/commit"
@@ -111,6 +114,7 @@ local function newcomer_block(want)
 end
 
 local function admit(want)
+  estimate_costs(path, want)
   local never = impossible(path, want)
   if never then return reply(IMPOSSIBLE, never, 0, 0) end
   local block = newcomer_block(want)
@@ -137,7 +141,7 @@ end
 for _, want in ipairs(requests) do
   local kept = entry(path, want.id)
   local alive = kept and kept.state == 'H'
-    and (path.dirty[want.id] or tonumber(redis.call('ZSCORE', KEYS[10], want.id) or 0) > path.now)
+    and (path.dirty[want.id] or tonumber(redis.call('ZSCORE', KEYS[11], want.id) or 0) > path.now)
   if kept and kept.state == 'T' then
     reply(TOMBSTONED, nil, 0, 0)
   elseif alive or (kept and kept.state == 'G') then

@@ -1,11 +1,13 @@
--- release: end leases of one path, withdraw waiters, return what was never sent, and hand on what becomes free.
+-- release: end leases of one path, settle what they have used, withdraw waiters, return what was never sent, and hand
+-- on what becomes free.
 --
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire
---       then three values a lease: id, unsent (1: the call never left the host, its charges return), and
---       1 if its acquire was sent more than once or its answer never came, so that it may yet land
+--       then four values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
+--       settle it), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
+--       what it has really used ("t800", '' if that is not known)
 -- Returns header as acquire, then a status a lease:
---       1 released  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
+--       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
 --       not claimed: its charges return)  4 unknown
 -- Writes for a known id; a tombstone for an unknown one, where the acquire may yet land, and after a loss of data.
 --       First write: one that does not fail at maxmemory.
@@ -16,6 +18,7 @@
 --- @include "lib/lease_ids"
 --- @include "lib/drop_lease"
 --- @include "lib/uncharge"
+--- @include "lib/settle"
 --- @include "lib/commit"
 --- @include "lib/purge"
 --- @include "lib/next_path"
@@ -26,22 +29,28 @@ local RELEASED, LOST, WITHDRAWN, UNKNOWN = 1, 2, 3, 4
 local path = open_path()
 if path.refusal then return path.refusal end
 
-local ids, unsent, may_land, any_unsent = {}, {}, {}, false
-for at = 10 + #path.specs, #ARGV, 3 do
+local END, UNSENT, SETTLE = '0', '1', '2'
+local ids, how, may_land, usage = {}, {}, {}, {}
+for at = 10 + #path.specs, #ARGV, 4 do
   ids[#ids + 1] = ARGV[at]
-  unsent[#ids], may_land[#ids] = ARGV[at + 1] == '1', ARGV[at + 2] == '1'
-  any_unsent = any_unsent or unsent[#ids]
+  how[#ids], may_land[#ids], usage[#ids] = ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 3]
 end
 local texts = redis.call('HMGET', path.records, 'hold', unpack(ids))
 local hold = tonumber(texts[1])
-for i, id in ipairs(ids) do path.entries[id] = record(texts[i + 1]) or false end
-local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
+local counts = false
+for i, id in ipairs(ids) do
+  local kept = record(texts[i + 1])
+  path.entries[id] = kept or false
+  -- Where a rate counts tokens every lease has charged some.
+  if how[i] == UNSENT or usage[i] ~= '' and kept and string.find(kept.costs or '', '[tio]') then counts = true end
+end
+local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 
 sweep(path, ids)
 local watched = {path.queue}
-for key = 11, #KEYS, 4 do watched[#watched + 1] = KEYS[key] end
+for key = 12, #KEYS, 4 do watched[#watched + 1] = KEYS[key] end
 local somebody_waits = redis.call('EXISTS', unpack(watched)) > 0 or next(path.enqueue)
-if somebody_waits or any_unsent then load_scopes(path) end
+if somebody_waits or counts then load_scopes(path) end
 
 local statuses, timed = {}, false
 for i, id in ipairs(ids) do
@@ -50,13 +59,23 @@ for i, id in ipairs(ids) do
   local bury = may_land[i] or path.quiet > path.now
   if kept and kept.state == 'H' then
     local alive = (tonumber(expiries[i]) or 0) > path.now
-    if alive and unsent[i] then uncharge(path, kept) end
-    drop_lease(path, id, kept, alive)
+    if alive and how[i] == UNSENT then
+      uncharge(path, kept)
+    elseif usage[i] ~= '' then
+      settle(path, kept, usage[i])
+    end
+    if how[i] == SETTLE then
+      path.dirty[id], bury = true, false
+    else
+      drop_lease(path, id, kept, alive)
+    end
     statuses[i] = alive and RELEASED or LOST
-    if alive and not unsent[i] then
+    if alive and how[i] == END then
       local lasted = math.max(path.now - kept.at, 0)
       hold, timed = hold and 0.8 * hold + 0.2 * lasted or lasted, true
     end
+  elseif how[i] == SETTLE then
+    statuses[i], bury = UNKNOWN, false
   elseif kept and kept.state == 'G' then
     load_scopes(path)
     for _, lease in ipairs(lease_ids(id, kept.n)) do

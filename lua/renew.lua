@@ -24,7 +24,7 @@ for at = 10 + #path.specs, #ARGV, 4 do
   held[#ids] = {state = 'H', instance = path.instance, n = 1, weight = tonumber(ARGV[at + 1]),
     at = tonumber(ARGV[at + 2]), costs = ARGV[at + 3]}
 end
-local expiries = redis.call('ZMSCORE', KEYS[10], unpack(ids))
+local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 local moved = path.epoch ~= ARGV[3]
 local texts = moved and redis.call('HMGET', path.records, unpack(ids)) or {}
 local renewed, restored, lost = {}, {}, {}
@@ -47,7 +47,7 @@ end
 
 commit_store(path, false)
 if #renewed > 0 then
-  for key = 8, #KEYS, 4 do
+  for key = 9, #KEYS, 4 do
     chunked('ZADD', KEYS[key + 2], renewed)
     redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl)
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end

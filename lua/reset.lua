@@ -1,4 +1,5 @@
--- reset: clear the windows of scopes, and keys of a wrong type. Leases, waiters and instances stay unless told all.
+-- reset: clear the windows and pauses of scopes, and keys of a wrong type. Leases, waiters, instances and what operators
+-- have set stay unless told all.
 --
 -- KEYS  as acquire, then the profiles of beat
 -- ARGV  1..9 and limits of each scope as acquire, then all (1: leases, waiters and agreed limits too), then 1 or 0
@@ -9,7 +10,8 @@
 -- Cost: O(size of what is removed).
 --- @include "lib/open_path"
 --- @include "lib/header"
-local first = 10 + math.floor((#KEYS - 7) / 4)
+--- @include "lib/scope_name"
+local first = 10 + math.floor((#KEYS - 8) / 4)
 local all, removed = ARGV[first] == '1', 0
 local function clear(key, kind, whole)
   local found = redis.call('TYPE', key)['ok']
@@ -19,6 +21,7 @@ if ARGV[first + 1] == '1' then
   clear(KEYS[1], 'hash', false)
   clear(KEYS[2], 'zset', false)
   clear(KEYS[3], 'zset', false)
+  clear(KEYS[8], 'hash', all)
   clear(KEYS[#KEYS], 'hash', false)
 end
 local path = open_path()
@@ -32,11 +35,15 @@ for i = 1, #path.specs do
       clear(path.records, 'hash', all)
       clear(path.graves, 'zset', all)
     end
-    local key = 4 + 4 * i
+    local key = 5 + 4 * i
     clear(KEYS[key], 'hash', all)
     clear(KEYS[key + 1], 'hash', true)
     clear(KEYS[key + 2], 'zset', all)
     clear(KEYS[key + 3], 'zset', all)
+    local name = scope_name(KEYS[key])
+    redis.call('HDEL', KEYS[key], 'pause')
+    redis.call('HDEL', path.overrides, 'pause:' .. name)
+    if all then redis.call('HDEL', path.overrides, 'limits:' .. name) end
   end
 end
 local result = header(path, path.name, 0)

@@ -3,7 +3,8 @@
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire; ? for all is usual
 -- Returns {0, now, epoch, waiting, ms the head has waited (-1: nobody), scopes}, then for each scope: generation (-1:
---       none agreed), limits, use, paths in its index, rates, then for each rate: name, used, limit
+--       none agreed), limits agreed, limits in force, what operators have set, pause until, use, paths in its index,
+--       rates, then for each rate: name, used, limit
 -- Writes nothing.
 -- Cost: O(scopes + rates), O(log n) of leases and waiters.
 --- @include "lib/open_path"
@@ -22,9 +23,11 @@ end
 local result = {0, path.now, path.epoch, redis.call('ZCARD', path.queue), waited, #path.scopes}
 local function add(value) result[#result + 1] = value end
 for _, scope in ipairs(path.scopes) do
-  local agreed = redis.call('HMGET', scope.state, 'generation', 'limits')
-  add(tonumber(agreed[1]) or -1)
-  add(agreed[2] or '')
+  add(scope.generation or -1)
+  add(scope.agreed)
+  add(scope.in_force)
+  add(scope.override)
+  add(scope.pause)
   add(scope.use)
   add(redis.call('ZCARD', scope.index))
   add(#scope.rates)

@@ -1,9 +1,10 @@
 --- @include "lib/rate_frees_at"
+--- @include "lib/until_resumed"
 -- What keeps a request with this ticket from being granted now, or nil where it fits.
 --
--- Of several reasons the one that names a time is told, the latest of them; then a full concurrency limit; then
--- that somebody with a lower ticket waits for one of the scopes. A rate is met only by time, so `at` is then the
--- earliest moment that a grant is possible.
+-- Of several reasons a pause that only an operator ends is told first; then one that names a time, the latest of them;
+-- then a full concurrency limit; then that somebody with a lower ticket waits for one of the scopes. A rate or a pause
+-- is met only by time, so `at` is then the earliest moment that a grant is possible.
 local function blocked(path, want, ticket)
   if path.unknown then return {scope = 0, dimension = 'unknown', used = 0, limit = 0, at = 0} end
   if path.quiet > path.now then
@@ -11,6 +12,14 @@ local function blocked(path, want, ticket)
   end
   local full, behind, timed
   for _, scope in ipairs(path.scopes) do
+    if scope.pause > path.now then
+      local pause = {scope = scope.number, dimension = 'pause', used = 0, limit = 0, at = scope.pause, timed = true}
+      if scope.pause >= until_resumed() then
+        pause.at, pause.timed = 0, nil
+        return pause
+      end
+      if not timed or pause.at > timed.at then timed = pause end
+    end
     if scope.limit and scope.use + want.n * want.weight > scope.limit then
       full = full or {scope = scope.number, dimension = 'c', used = scope.use, limit = scope.limit, at = 0}
     end

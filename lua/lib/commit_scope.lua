@@ -15,7 +15,7 @@ local function commit_scope(path, scope, added, dropped)
   local fields, dead = {}, {}
   for _, rate in ipairs(scope.rates) do
     local refunded = next(rate.refunds) ~= nil
-    if rate.added ~= 0 or refunded or rate.moved then
+    if rate.added ~= 0 or refunded or rate.moved or rate.carried then
       for _, field in ipairs(rate.dead) do dead[#dead + 1] = field end
       local total = rate.total + rate.added
       local function set(name, value)
@@ -27,7 +27,7 @@ local function commit_scope(path, scope, added, dropped)
           redis.call('HINCRBY', scope.windows, rate.name .. ':' .. slot % 128, -amount)
         end
       end
-      if rate.added ~= 0 or rate.moved then rate.newest = rate.slot end
+      if rate.added ~= 0 or rate.moved or rate.carried then rate.newest = rate.slot end
       if rate.total == 0 then
         -- Charges that all returned leave empty slots behind the newest, which no later sum would take off.
         for slot = rate.oldest, rate.newest - 1 do dead[#dead + 1] = rate.name .. ':' .. slot % 128 end
@@ -41,15 +41,22 @@ local function commit_scope(path, scope, added, dropped)
       end
     end
   end
+  for _, name in ipairs(scope.gone or {}) do
+    for _, field in ipairs({'n', 'old', 'new'}) do dead[#dead + 1] = name .. ':' .. field end
+    for slot = 0, 127 do dead[#dead + 1] = name .. ':' .. slot end
+  end
   if #dead > 0 then chunked('HDEL', scope.windows, dead) end
   if #fields > 0 then
     chunked('HSET', scope.windows, fields)
     redis.call('PEXPIRE', scope.windows, math.max(scope.longest, 1000))
   end
   if scope.adopt then
-    redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.spec)
+    redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
+      'override', scope.override, 'pause', string.format('%.0f', scope.pause), 'in_force', scope.in_force)
   end
   if scope.refresh then
-    redis.call('PEXPIRE', scope.state, 2 * math.max(path.ttl, math.floor(scope.longest / 2)))
+    local lifetime = 2 * math.max(path.ttl, math.floor(scope.longest / 2))
+    -- A pause that an operator ends is kept by the overrides; this bounds what the state's copy of it costs.
+    redis.call('PEXPIRE', scope.state, math.max(lifetime, math.min(scope.pause - path.now, 86400000)))
   end
 end

@@ -1,33 +1,50 @@
 --- @include "lib/load_rates"
--- Read one scope of the path: the agreed limits, the use, and who waits for it.
+--- @include "lib/merge_limits"
+--- @include "lib/carry"
+--- @include "lib/scope_name"
+-- Read one scope of the path: the limits in force, the use, a pause, and who waits for it.
 --
 -- Limits travel with the calls; the set of the highest generation that has called is the agreed one and is kept
 -- in the scope, because a hand-off happens in somebody else's call. The caller's word on it is one of
---     <limits>  its own limits: "c8 r60000=500+250", or "none"
+--     <limits>  its own limits: "c8 h700 r60000=500+250", or "none"
 --     -         no opinion: what is agreed holds, else no limit
 --     ?         unknown: a foreign path; what is not agreed is not guessed, nothing is granted
+-- What an operator has set replaces the agreed figures one by one. The scope's state keeps a copy of it, since only
+-- the overrides themselves live for ever: where the state is new, they are read again.
 local function load_scope(path, k)
-  local key = 8 + 4 * k
+  local key = 9 + 4 * k
   local scope = {
     number = k, state = KEYS[key], windows = KEYS[key + 1], leases = KEYS[key + 2], index = KEYS[key + 3],
     rates = {}, longest = 0,
   }
-  local agreed = redis.call('HMGET', scope.state, 'generation', 'limits')
-  local held, spec = tonumber(agreed[1]), path.specs[k + 1]
+  local kept = redis.call('HMGET', scope.state, 'generation', 'limits', 'override', 'pause', 'in_force')
+  local held, spec = tonumber(kept[1]), path.specs[k + 1]
+  scope.generation, scope.agreed = held, kept[2] or 'none'
+  scope.override, scope.pause = kept[3], tonumber(kept[4]) or 0
   if spec == '?' then
-    scope.unknown, spec = not held, agreed[2] or 'none'
+    scope.unknown = not held
   else
     local generation = spec == '-' and 0 or path.generation
     if spec == '-' then spec = 'none' end
-    if held and held > generation then
-      spec = agreed[2] or 'none'
-    else
-      scope.refresh, scope.adopt = true, held ~= generation or agreed[2] ~= spec
-      scope.generation, scope.spec = generation, spec
+    if not held or held <= generation then
+      scope.refresh, scope.adopt = true, held ~= generation or kept[2] ~= spec
+      scope.generation, scope.agreed = generation, spec
     end
   end
-  scope.limit = tonumber(string.match(spec, '^c(%d+)'))
-  load_rates(scope, spec, path.now)
+  if not scope.override then
+    local name = scope_name(scope.state)
+    local set = redis.call('HMGET', path.overrides, 'limits:' .. name, 'pause:' .. name)
+    scope.override, scope.adopt = set[1] or '', not scope.unknown
+    scope.pause = math.max(scope.pause, tonumber(set[2]) or 0)
+  end
+  scope.in_force = merge_limits(scope.agreed, scope.override)
+  scope.limit = tonumber(string.match(scope.in_force, '^c(%d+)'))
+  load_rates(scope, scope.in_force, path.now)
+  if kept[5] and kept[5] ~= scope.in_force then
+    scope.adopt = true
+    carry(scope, kept[5], path.now)
+  end
+  scope.adopt = scope.adopt or kept[5] ~= scope.in_force and not scope.unknown
   for _, rate in ipairs(scope.rates) do path.rewound = path.rewound or rate.moved end
   scope.use = redis.call('ZCOUNT', scope.leases, '(' .. string.format('%.0f', path.now), '+inf')
   if path.rewound then

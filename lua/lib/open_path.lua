@@ -7,11 +7,11 @@ local function open_path()
   local path = {
     now = clock(), instance = ARGV[1], name = ARGV[8], inbox = ARGV[9], specs = {}, scopes = {},
     store = KEYS[1], instances = KEYS[2], paths = KEYS[3], queue = KEYS[4], claims = KEYS[5], records = KEYS[6],
-    graves = KEYS[7],
+    graves = KEYS[7], overrides = KEYS[8],
     state = {}, entries = {}, dirty = {}, added = {}, dropped = {}, enqueue = {}, dequeue = {}, claim = {},
     unclaim = {}, bury = {}, mail = {}, alive = {},
   }
-  for k = 0, (#KEYS - 7) / 4 - 1 do path.specs[k + 1] = ARGV[10 + k] end
+  for k = 0, (#KEYS - 8) / 4 - 1 do path.specs[k + 1] = ARGV[10 + k] end
   local own = ':' .. path.instance
   local state = redis.call('HMGET', path.store, 'schema', 'epoch', 'quiet', 'sequence', 'times', 'generation' .. own,
     'mute' .. own)
@@ -23,17 +23,19 @@ local function open_path()
   path.sequence = tonumber(state[4]) or 0
   if state[7] then path.unmute = true end
   path.generation = tonumber(state[6]) or tonumber(ARGV[2])
-  if path.generation == 0 then
+  -- Nobody is an operator: it is no instance, and its times are not agreed on.
+  local nobody = path.instance == ''
+  if path.generation == 0 and not nobody then
     -- Seeded by the clock, so that numbers go on rising where the state was lost and begun anew.
     path.sequence = math.max(path.sequence + 1, path.now)
     path.generation = path.sequence
     path.state.sequence = path.sequence
   end
-  if not state[6] then path.state['generation' .. own] = path.generation end
+  if not state[6] and not nobody then path.state['generation' .. own] = path.generation end
   local ttl, beat, claim, by = string.match(state[5] or '', '^(%d+) (%d+) (%d+) (%d+)$')
   if not by or tonumber(by) < path.generation then
     ttl, beat, claim = ARGV[5], ARGV[6], ARGV[7]
-    path.state.times = string.format('%s %s %s %.0f', ttl, beat, claim, path.generation)
+    if not nobody then path.state.times = string.format('%s %s %s %.0f', ttl, beat, claim, path.generation) end
   end
   path.ttl, path.beat, path.claim_ttl = tonumber(ttl), tonumber(beat), tonumber(claim)
   -- The sequence is never behind the last beat: the server's clock has gone back by more than the longest lease, and

@@ -10,7 +10,8 @@
 local function place_in_index(path)
   local head, field = path.head, 'head:' .. path.name
   local block = head and head.block
-  local keeps = block and block.scope > 0 and not block.timed and path.now - head.ticket >= 20000
+  local keeps = block and block.scope > 0 and not block.timed and block.dimension ~= 'pause'
+    and path.now - head.ticket >= 20000
   for _, scope in ipairs(path.scopes) do
     local blocks = block and block.scope == scope.number
     if blocks or keeps and redis.call('ZSCORE', scope.index, path.name) then

@@ -4,9 +4,9 @@
 -- tombstones forgotten, and waiters that nobody has repeated for long: the graves say when.
 local function purge(path)
   local now = string.format('%.0f', path.now)
-  local expired = redis.call('ZRANGEBYSCORE', KEYS[10], '-inf', now, 'LIMIT', 0, 128)
+  local expired = redis.call('ZRANGEBYSCORE', KEYS[11], '-inf', now, 'LIMIT', 0, 128)
   if #expired > 0 then
-    redis.call('ZREM', KEYS[10], unpack(expired))
+    redis.call('ZREM', KEYS[11], unpack(expired))
     local texts, forget = redis.call('HMGET', path.records, unpack(expired)), {}
     for i, id in ipairs(expired) do
       local kept = record(texts[i])
@@ -14,7 +14,7 @@ local function purge(path)
     end
     if #forget > 0 then redis.call('HDEL', path.records, unpack(forget)) end
   end
-  for key = 14, #KEYS, 4 do redis.call('ZREMRANGEBYSCORE', KEYS[key], '-inf', now) end
+  for key = 15, #KEYS, 4 do redis.call('ZREMRANGEBYSCORE', KEYS[key], '-inf', now) end
   local buried = redis.call('ZRANGEBYSCORE', path.graves, '-inf', now, 'LIMIT', 0, 128)
   if #buried > 0 then
     redis.call('ZREM', path.graves, unpack(buried))

@@ -16,7 +16,7 @@ local function sweep(path, asked)
   for _, id in ipairs(asked) do
     local kept = path.entries[id]
     if kept and kept.state == 'G' and not taken[id]
-      and tonumber(redis.call('ZSCORE', KEYS[10], id) or 0) <= path.now then
+      and tonumber(redis.call('ZSCORE', KEYS[11], id) or 0) <= path.now then
       due[#due + 1], taken[id] = id, true
     end
   end
@@ -35,7 +35,7 @@ local function sweep(path, asked)
     local granted = entry(path, id)
     if granted and granted.state == 'G' then
       -- It counts no more, except where the server's clock went back and only the claim was dated anew.
-      local counted = tonumber(redis.call('ZSCORE', KEYS[10], id) or 0) > path.now
+      local counted = tonumber(redis.call('ZSCORE', KEYS[11], id) or 0) > path.now
       for _, lease in ipairs(lease_ids(id, granted.n)) do
         uncharge(path, granted)
         drop_lease(path, lease, granted, counted)

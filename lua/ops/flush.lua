@@ -4,9 +4,9 @@
 --
 -- KEYS  none: keys are found by SCAN, each is compared with the exact prefix, and nothing else is touched
 -- ARGV  namespace, provider and model as the program spells them; --all as the last one also removes leases,
---       waiters and agreed limits, and for a whole namespace its instances
+--       waiters, agreed limits and what operators have set, and for a whole namespace its instances
 -- Returns the number of keys removed
--- Writes deletions only: windows, and our keys that hold a wrong type. The same effect as Client.reset().
+-- Writes deletions only: windows, pauses, and our keys that hold a wrong type. The same effect as Client.reset().
 -- Cost: O(keys in the database). On Redis Cluster run it on every primary.
 local arguments, all = {}, false
 for i = 1, #ARGV do
@@ -33,13 +33,29 @@ if arguments[2] then
   if not arguments[3] then prefixes[4] = base .. 'p:' .. scope .. ':' end
 end
 local kinds = {state = 'hash', windows = 'hash', leases = 'zset', index = 'zset', records = 'hash', graves = 'zset',
-  queue = 'zset', claims = 'zset', store = 'hash', instances = 'zset', paths = 'zset', profiles = 'hash'}
+  queue = 'zset', claims = 'zset', store = 'hash', instances = 'zset', paths = 'zset', profiles = 'hash',
+  overrides = 'hash', journal = 'list'}
 
 local function ours(key)
   for _, prefix in ipairs(prefixes) do
     if string.sub(key, 1, #prefix) == prefix then return true end
   end
   return false
+end
+
+-- Whether a scope is meant that the overrides speak of.
+local function is_meant(scope)
+  for _, prefix in ipairs(prefixes) do
+    if string.sub(base .. scope .. ':', 1, #prefix) == prefix then return true end
+  end
+  return false
+end
+local overrides = base .. 'overrides'
+if redis.call('TYPE', overrides)['ok'] == 'hash' then
+  for _, field in ipairs(redis.call('HKEYS', overrides)) do
+    local what, scope = string.match(field, '^(%l+):(.*)$')
+    if scope and (all or what == 'pause') and is_meant(scope) then redis.call('HDEL', overrides, field) end
+  end
 end
 
 local cursor, removed = '0', 0
@@ -51,6 +67,8 @@ repeat
     if kind and kinds[kind] and ours(key) then
       if all or kind == 'windows' or redis.call('TYPE', key)['ok'] ~= kinds[kind] then
         removed = removed + redis.call('DEL', key)
+      elseif kind == 'state' then
+        redis.call('HDEL', key, 'pause')
       end
     end
   end

@@ -13,21 +13,15 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from .core.model import Outcome
 from .core.scripts import Ending
+from .core.usage import Usage
 from .shell import held_here
 from .store.hold import Hold
+from .store.log import logger
+from .streams import AsyncLeasedStream, LeasedStream, outcome_of
 
 # What ends leases: these holds by these endings, and further endings that nobody waits for.
 ReleaseNow = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], None]
 ReleaseSoon = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], Awaitable[None]]
-
-
-def outcome_of(error: BaseException | None) -> Outcome:
-    """How a call ended that left its `with` by this exception."""
-    if error is None:
-        return Outcome.OK
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
-        return Outcome.CANCELLED
-    return Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
 
 
 class _LeaseBase:
@@ -104,8 +98,29 @@ class _LeaseBase:
         """Note that the stream which holds the lease has moved."""
         self._hold.stream_since = time.monotonic()
 
-    def end(self, outcome: Outcome) -> tuple[Hold, Ending] | None:
+    def settle(self, usage: object) -> None:
+        """
+        Say what the call has really used, in place of the estimate that was charged: once, the first word counts.
+
+        Returns at once, in either colour: the release takes it along, or the background sends it 20 ms later. Unused
+        tokens go back to the window that was charged; what was used beyond the estimate is charged now.
+
+        Args:
+
+            usage: A :class:`Usage`, a number of tokens, or any SDK's usage object or answer, see :meth:`Usage.of`.
+                What says nothing of tokens changes nothing: the estimate stays charged.
+        """
+        found = Usage.of(usage)
+        if found is None:
+            logger.debug("lease %s: nothing in %s says what was used", self.id, type(usage).__name__)
+        elif self._hold.settle(found) and not self._hold.ended:
+            self._hold.runtime.keeper.settle_soon(self._hold)
+
+    def end(self, outcome: Outcome, usage: object = None) -> tuple[Hold, Ending] | None:
         """What releasing it sends; None if it has ended, or was handed to a stream or another process."""
+        found = Usage.of(usage)
+        if found is not None and not self._hold.ended:
+            self._hold.settle(found)
         ending = self._hold.end(unsent=outcome is Outcome.UNSENT)
         return None if ending is None else (self._hold, ending)
 
@@ -141,16 +156,18 @@ class Lease(_LeaseBase):
         super().__init__(hold)
         self._release = release
 
-    def release(self, outcome: Outcome = Outcome.OK) -> None:
+    def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
         """
         Give the slot back. Only the first call does anything; it never raises for the store's sake.
 
         Args:
 
             outcome: How the call ended. UNSENT returns everything the lease charged: the call never left this host.
+
+            usage: What it has really used, if that is known, as in :meth:`settle`. One round trip for both.
         """
         try:
-            ended = self.end(outcome)
+            ended = self.end(outcome, usage)
             if ended is not None:
                 self._release([ended], [])
         except BaseException:
@@ -187,9 +204,9 @@ class AsyncLease(_LeaseBase):
         super().__init__(hold)
         self._release = release
 
-    async def release(self, outcome: Outcome = Outcome.OK) -> None:
+    async def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        ended = self.end(outcome)
+        ended = self.end(outcome, usage)
         if ended is not None:
             await self._release([ended], [])
 
@@ -210,143 +227,6 @@ class AsyncLease(_LeaseBase):
         finally:
             if not self.taken:
                 await self.release(outcome_of(error))
-
-
-class _StreamBase:
-    """A stream that holds a lease; whatever is not ours is the stream's."""
-
-    def __init__(self, lease: Any, stream: Any) -> None:
-        self._lease = lease
-        self._stream = stream
-        self._iterator: Any = None
-        self._active()
-
-    def _active(self) -> None:
-        self._lease.stream_active()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_stream"), name)
-
-    def __del__(self) -> None:
-        lease = self.__dict__.get("_lease")
-        if lease is not None:
-            lease.drop()
-
-
-class LeasedStream(_StreamBase):
-    """A stream and the lease it holds, until it ends."""
-
-    _lease: Lease
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            if self._iterator is None:
-                self._iterator = iter(self._stream)
-            item = next(self._iterator)
-        except StopIteration:
-            self._lease.release()
-            raise
-        except BaseException as error:
-            self._lease.release(outcome_of(error))
-            raise
-        self._active()
-        return item
-
-    def close(self) -> None:
-        """Close the stream and release."""
-        try:
-            closing = getattr(self._stream, "close", None)
-            if closing is not None:
-                closing()
-        finally:
-            self._lease.release()
-
-    def __enter__(self) -> Self:
-        try:
-            enter = getattr(type(self._stream), "__enter__", None)
-            if enter is not None:
-                enter(self._stream)
-        except BaseException as error:
-            self._lease.release(outcome_of(error))
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Any:
-        try:
-            leave = getattr(type(self._stream), "__exit__", None)
-            if leave is not None:
-                return leave(self._stream, kind, error, trace)
-            self.close()
-            return None
-        finally:
-            self._lease.release(outcome_of(error))
-
-
-class AsyncLeasedStream(_StreamBase):
-    """As :class:`LeasedStream`, asynchronous."""
-
-    _lease: AsyncLease
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            if self._iterator is None:
-                self._iterator = aiter(self._stream)
-            item = await anext(self._iterator)
-        except StopAsyncIteration:
-            await self._lease.release()
-            raise
-        except BaseException as error:
-            await self._lease.release(outcome_of(error))
-            raise
-        self._active()
-        return item
-
-    async def aclose(self) -> None:
-        """Close the stream and release."""
-        try:
-            for name in ("aclose", "close"):
-                closing = getattr(self._stream, name, None)
-                if closing is not None:
-                    closed = closing()
-                    if hasattr(closed, "__await__"):
-                        await closed
-                    break
-        finally:
-            await self._lease.release()
-
-    async def close(self) -> None:
-        """The same as :meth:`aclose`: streams of some SDKs call it so."""
-        await self.aclose()
-
-    async def __aenter__(self) -> Self:
-        try:
-            enter = getattr(type(self._stream), "__aenter__", None)
-            if enter is not None:
-                await enter(self._stream)
-        except BaseException as error:
-            await self._lease.release(outcome_of(error))
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Any:
-        try:
-            leave = getattr(type(self._stream), "__aexit__", None)
-            if leave is not None:
-                return await leave(self._stream, kind, error, trace)
-            await self.aclose()
-            return None
-        finally:
-            await self._lease.release(outcome_of(error))
 
 
 AnyLease = TypeVar("AnyLease", Lease, AsyncLease)

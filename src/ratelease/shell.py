@@ -29,8 +29,6 @@ from .store.keeper import live_keepers
 from .store.log import logger
 from .store.runtime import Runtime, new_id
 
-DEFAULT_TOKENS = 1000
-
 # Members of a leases zset that one request may write: a longer script would hold up everybody else's.
 HIGHEST_MEMBERS = 4096
 
@@ -192,7 +190,7 @@ class Shell:
                 "ask for fewer at once"
             )
         line = self._line(provider, model, pools)
-        charges = self._charges(line, tokens, input_tokens, output_tokens)
+        costs = self._costs(line, tokens, input_tokens, output_tokens)
         deadline = time.monotonic() + limit
         return [
             Request(
@@ -200,7 +198,7 @@ class Shell:
                 new_id() + (".1" if n > 1 else ""),
                 n,
                 weight,
-                costs_of(charges),
+                costs,
                 deadline,
                 waits and limit > 0,
             )
@@ -232,20 +230,24 @@ class Shell:
             waits=waits,
         )[0]
 
-    @staticmethod
-    def _charges(line: Line, tokens: int | None, input_tokens: int | None, output_tokens: int | None) -> dict[str, int]:
-        """What one lease charges of each unit. An estimate that is not given is never 0 under a token rate."""
+    def _costs(self, line: Line, tokens: int | None, input_tokens: int | None, output_tokens: int | None) -> str:
+        """
+        What one lease charges of each unit.
+
+        What is not given is guessed, since a rate that counts it may be set at any time: the store charges a guess
+        only where a rate counts it, and then it is never 0.
+        """
         given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
         counts = {unit: _count(n, unit, 0, HIGHEST_TOKENS) for unit, n in given.items() if n is not None}
         if "tokens" in counts and len(counts) > 1:
             raise ConfigError("tokens is the total: give either tokens, or input_tokens and output_tokens")
         if len(counts) == 2:
             counts["tokens"] = counts["input_tokens"] + counts["output_tokens"]
-        charges = {"requests": 1, **counts}
-        for rate in line.rates:
-            if rate.of not in charges:
-                charges[rate.of] = counts.get("tokens", min(DEFAULT_TOKENS, rate.limit))
-        return charges
+        learned = self._rt.estimates.of(line.provider, line.model)
+        guesses = {unit: counts.get("tokens", learned[unit]) for unit in given if unit not in counts}
+        if len(counts) == 1 and "tokens" not in counts:
+            guesses["tokens"] = max(learned["tokens"], sum(counts.values()))
+        return costs_of({"requests": 1, **counts}, guesses)
 
     @staticmethod
     def _again(request: Request) -> Request:

@@ -29,7 +29,7 @@ def burst(instance: Instance, count: int) -> list[Asked]:
 
 
 def windows_key(instance: Instance) -> str:
-    return instance.line(MODEL).keys[8]
+    return instance.line(MODEL).keys[9]
 
 
 def fields(store: Store, instance: Instance, rate: str) -> dict[str, int]:

@@ -182,8 +182,7 @@ def one_slot_early(name: str, text: str) -> str:
 
 def no_end_of_a_slot(name: str, text: str) -> str:
     """Break a script: a charge may go back to a slot that has left its window."""
-    right = "slot >= rate.first and slot >= rate.oldest and slot <= rate.newest"
-    return text.replace(right, "true")
+    return text.replace("slot < rate.first or slot < rate.oldest or slot > rate.newest", "false")
 
 
 # --- never more than the limit -----------------------------------------------------------------------------

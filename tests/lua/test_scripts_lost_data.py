@@ -49,7 +49,7 @@ def test_holders_register_their_leases_again_without_charging(make_store: MakeSt
     for scope in range(3):
         assert sorted(store.leases(line, scope)) == sorted([one.id, two.id, two.id + "+2"])
     assert charges(store, creator) == [None] * 4
-    expiries = {score for _, score in store.client.zrange(line.keys[9], 0, -1, withscores=True)}
+    expiries = {score for _, score in store.client.zrange(line.keys[10], 0, -1, withscores=True)}
     assert expiries == {clock.ms + 15_000}
 
 

@@ -58,7 +58,33 @@ def set_clock(client: Any, ms: int) -> None:
     client.expire(CLOCK, 600)
 
 
-def operate(pick: random.Random, instances: list[Instance], now: int) -> None:
+# What instances and operators do, and how often.
+KINDS: dict[str, float] = {
+    "acquire": 40,
+    "release": 21,
+    "settle": 4,
+    "renew": 8,
+    "grant": 12,
+    "foreign": 4,
+    "beat": 8,
+    "leave": 1,
+    "look": 4,
+    "reset": 1.5,
+    "lost": 0.5,
+    "set": 2,
+}
+SETTINGS = [
+    ("set", "c2"),
+    ("set", "t60000=40 r1000=3"),
+    ("unset", "c"),
+    ("unset", ""),
+    ("pause", "400"),
+    ("pause", ""),
+    *[("resume", "")] * 4,
+]
+
+
+def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dict[str, float]) -> None:
     """One random call by one instance, with ids that come again and again."""
     one = pick.choice(instances)
     model, pools = pick.choice(PATHS)
@@ -66,10 +92,7 @@ def operate(pick: random.Random, instances: list[Instance], now: int) -> None:
     number = pick.randrange(30)
     n = 1 + number % 5 // 4 * 2
     id = f"{model}-{number}" + (".1" if n > 1 else "")
-    kind = pick.choices(
-        ("acquire", "release", "renew", "grant", "foreign", "beat", "leave", "look", "reset", "lost"),
-        (40, 25, 8, 12, 4, 8, 1, 4, 1.5, 0.5),
-    )[0]
+    kind = pick.choices([*kinds], [*kinds.values()])[0]
     if kind == "acquire":
         asks = [
             one.request(
@@ -86,6 +109,10 @@ def operate(pick: random.Random, instances: list[Instance], now: int) -> None:
     elif kind == "release":
         ids = [id] + [f"{model}-{pick.randrange(30)}" for _ in range(pick.choice((0, 0, 2)))]
         one.release_all(line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3)
+    elif kind == "settle":
+        one.settle(line, id, f"t{pick.randrange(60)}", ends=pick.random() < 0.5)
+    elif kind == "set":
+        one.store.configure(pick.choice(line.path.scopes), *pick.choice(SETTINGS))
     elif kind in ("renew", "lost"):
         costs = costs_of({"requests": 1, "tokens": number})
         held = [Held(each, 1, now, costs) for each in (id, f"{model}-{pick.randrange(30)}")]
@@ -104,23 +131,28 @@ def operate(pick: random.Random, instances: list[Instance], now: int) -> None:
         one.store.run(call)
 
 
-def run(store: Store, seed: int, count: int, move: Callable[[int], None] = lambda _ms: None) -> None:
+def run(
+    store: Store, seed: int, count: int, move: Callable[[int], None] = lambda _ms: None, *, settings: bool = True
+) -> None:
     """Many random calls by three instances; before each, `move` is given the ms that a clock goes on by."""
     pick = random.Random(seed)
+    kinds = KINDS if settings else {**KINDS, "set": 0}
     instances = [store.instance() for _ in range(3)]
     for _ in range(count):
         step = pick.choice(STEPS)
         move(step)
-        operate(pick, instances, START_MS)
+        operate(pick, instances, START_MS, kinds)
 
 
 def contents(client: Any) -> dict[str, Any]:
     """What every key holds."""
     found: dict[str, Any] = {}
     for key in client.scan_iter(count=1000):
-        zset = client.type(key) == b"zset"
-        if key.decode() != CLOCK:
-            found[key.decode()] = client.zrange(key, 0, -1, withscores=True) if zset else client.hgetall(key)
+        kind = client.type(key)
+        if kind == b"zset":
+            found[key.decode()] = client.zrange(key, 0, -1, withscores=True)
+        elif key.decode() != CLOCK:
+            found[key.decode()] = client.lrange(key, 0, -1) if kind == b"list" else client.hgetall(key)
     return found
 
 
@@ -185,6 +217,8 @@ def test_the_scripts_as_they_are_sent_answer_alike_where_time_plays_no_part(
 
 def timeless(script: str, reply: list[Any]) -> list[Any]:
     """What a reply says that depends on no clock."""
+    if script == "configure":
+        return [reply[2]]
     if script == "snapshot":
         return [reply[3], *reply[5:6]]
     body = reply[9:]
@@ -218,7 +252,7 @@ def test_an_idle_scope_vanishes_within_twice_its_window_or_ttl(
     line, client = one.line("gpt-4o"), one.store.client
     one.acquire(line)
     one.acquire(line, wait=FOR_EVER)
-    keys = [key for key in line.keys[7:] if client.exists(key)]
+    keys = [key for key in line.keys[8:] if client.exists(key)]
     assert {key.rpartition(":")[2] for key in keys} == {"state", "windows", "leases", "index"}
     clock.advance(2 * max(window, TTL) + 0.001)  # Redis keeps a key through the last ms of its TTL
     assert [key for key in keys if client.exists(key)] == []
@@ -232,7 +266,7 @@ def test_no_key_is_left_once_everybody_has_stopped_and_the_longest_ttl_has_passe
     """Four lease TTLs, or twice the longest window with its guard: nothing of the namespace remains."""
     with fakeredis.FakeRedis(server=fake_server) as client:
         client.flushall()
-        run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000))
+        run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000), settings=False)
         assert client.dbsize() > 5
         clock.advance(max(4 * TTL, 2 * LONGEST * 1.2))
         assert list(client.scan_iter(count=1000)) == []
@@ -246,7 +280,7 @@ def test_the_keys_of_one_scope_stay_small(client_of_each: Any) -> None:
     line = one.line("gpt-4o")
     one.send([one.request(line, f"{number:022}", tokens=900_000, wait=FOR_EVER) for number in range(9)])
     slots = {f"{rate}:{slot}": 999_999 for rate in ("r60000", "t60000") for slot in range(68)}
-    client_of_each.hset(line.keys[8], mapping=slots)
+    client_of_each.hset(line.keys[9], mapping=slots)
     keys = [key for key in client_of_each.scan_iter(count=1000) if b":m:openai:gpt-4o:" in key]
     sizes = {key.decode().rpartition(":")[2]: client_of_each.memory_usage(key, samples=0) for key in keys}
     assert set(sizes) == {"state", "windows", "leases", "index", "records", "graves"}

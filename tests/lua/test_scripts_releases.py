@@ -58,7 +58,7 @@ class Scene:
         client, found = self.store.client, []
         for model in MODELS:
             keys = self.one.line(model).keys
-            for key in range(7, len(keys), 4):
+            for key in range(8, len(keys), 4):
                 alive = client.zrangebyscore(keys[key + 2], f"({self.store.now()}", "+inf", withscores=True)
                 found.append((keys[key], sorted(alive), client.hgetall(keys[key + 1])))
         return found
@@ -133,7 +133,7 @@ def test_an_expired_lease_that_nobody_has_forgotten_yet_is_told_lost(make_store:
 
 def charged(store: Store, one: Instance) -> int:
     """What the model's requests have counted."""
-    return int(store.client.hget(one.line("gpt-4o").keys[8], "r60000:n"))
+    return int(store.client.hget(one.line("gpt-4o").keys[9], "r60000:n"))
 
 
 # --- retries that land late --------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_an_acquire_that_lands_after_it_was_given_up_unheard_is_no_lease(each_st
     assert one.release("gpt-4o", "of-a-slow-line", unsent=True) is UNKNOWN
     assert one.acquire("gpt-4o", "of-a-slow-line", wait=FOR_EVER).status is TOMBSTONED
     assert store.leases(one.line("gpt-4o")) == []
-    assert store.client.hget(one.line("gpt-4o").keys[8], "r60000:n") is None
+    assert store.client.hget(one.line("gpt-4o").keys[9], "r60000:n") is None
 
 
 @pytest.mark.covers("LS-15")

@@ -46,7 +46,11 @@ MUTANTS = [
     Mutant("paths pass each other", "scope.ahead_ticket < ticket then", "false then"),
     Mutant("the last comes first", "return a.ticket < b.ticket", "return a.ticket > b.ticket"),
     Mutant("unclaimed grants keep their charge", "uncharge(path, granted)", ""),
-    Mutant("unsent calls keep their charge", "if alive and unsent[i] then uncharge(path, kept) end", ""),
+    Mutant(
+        "unsent calls keep their charge",
+        "if alive and how[i] == UNSENT then\n      uncharge(path, kept)",
+        "if false then",
+    ),
     Mutant("hops are not named", "return table.concat(names, ' ')", "return ''"),
     Mutant("tombstones are ignored", "if kept and kept.state == 'T' then", "if false then"),
     Mutant("late beats revive leases", "if alive or (moved and texts[i] ~= 'T') then", "if true then"),

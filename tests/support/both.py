@@ -128,9 +128,9 @@ class BothLease:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lease, name)
 
-    async def release(self, outcome: Outcome = Outcome.OK) -> None:
+    async def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
         """Give the slot back."""
-        await self.limiter.call(self.lease.release, outcome)
+        await self.limiter.call(self.lease.release, outcome, usage)
 
     def wrap_stream(self, stream: Any) -> BothStream:
         """Hand the lease over to a stream in the client's colour, see :meth:`Limiter.stream`."""

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 # Shell patterns of the keys that may lack a TTL.
-PERMANENT: tuple[str, ...] = ()
+PERMANENT: tuple[str, ...] = ("rl:{*}:overrides",)
 
 _NO_TTL = -1  # PTTL of a key without a TTL; -2 is a key that is gone
 

@@ -123,6 +123,11 @@ class Store:
             self._texts[name] = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         return self._texts[name]
 
+    def configure(self, scope: str, verb: str, what: str = "") -> tuple[str, int]:
+        """Act as an operator; returns the figures that are set and the ms until which the scope is paused."""
+        _, _, figures, pause = self.run(scripts.configure(self.keyspace, scope, verb, what, "entry"))
+        return figures.decode(), pause
+
     def listen(self) -> None:
         """Collect what scripts publish from now on, for :meth:`mail`."""
         self._inbox = self.client.pubsub()
@@ -154,7 +159,7 @@ class Store:
 
     def leases(self, line: Line, scope: int = 0) -> list[str]:
         """The members of one scope's leases that have not expired."""
-        found = self.client.zrangebyscore(line.keys[7 + 4 * scope + 2], f"({self.now()}", "+inf")
+        found = self.client.zrangebyscore(line.keys[8 + 4 * scope + 2], f"({self.now()}", "+inf")
         return [member.decode() for member in found]
 
     def queue(self, line: Line) -> list[str]:
@@ -202,13 +207,14 @@ class Instance:
         tokens: int = 0,
         wait: float | None = None,
         requests: int = 1,
+        costs: str = "",
     ) -> Request:
         """A request to send; without an id, one that nobody else uses."""
         line = model if isinstance(model, Line) else self.line(model)
         if id is None:
             id = f"{self.name}-{next(self._ids)}" + (".1" if n > 1 else "")
         deadline = float("inf") if wait == FOR_EVER else wait or 0.0
-        costs = costs_of({"requests": requests, "tokens": tokens})
+        costs = costs or costs_of({"requests": requests, "tokens": tokens})
         return Request(line, id, n, weight, costs, deadline, wait is not None)
 
     def send(self, requests: Sequence[Request]) -> list[Asked]:
@@ -234,6 +240,14 @@ class Instance:
         header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, endings)))
         self._note(header)
         return ended
+
+    def settle(self, model: str | Line, id: str, usage: str, *, ends: bool = True) -> Ended:
+        """Say what a lease has really used ("t200"), with its release or before."""
+        line = model if isinstance(model, Line) else self.line(model)
+        ending = Ending(line, id, usage=usage, only_settle=not ends)
+        header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, [ending])))
+        self._note(header)
+        return ended[0]
 
     def grant(self, model: str | Line, *, foreign: bool = False) -> list[str]:
         """Hand on what is free; returns this instance's unclaimed ids. `foreign`: as for a path it knows nothing of."""

@@ -6,7 +6,7 @@ import pytest
 
 from ratelease.core import scripts
 from ratelease.core.keys import Keyspace, make_path
-from ratelease.core.model import Answer, Ended, Held, Line, Request, Verdict, costs_of
+from ratelease.core.model import UNTIL_RESUMED, Answer, Ended, Held, Line, Request, Verdict, costs_of
 from ratelease.core.scripts import Ending
 from ratelease.core.session import Session
 from ratelease.core.status import read_snapshot
@@ -63,11 +63,16 @@ def test_a_wait_is_whole_ms_for_ever_or_not_at_all(session: Session, changes: di
 
 
 def test_a_batch_repeats_the_last_arguments(session: Session) -> None:
-    """Five values a request, three an ending, four a lease."""
+    """Five values a request, four an ending, four a lease."""
     call = scripts.acquire(session, KEYSPACE, [request(1), request(2, n=3, weight=2, costs="r1t9")], 20.0)
     assert call.arguments[12:] == ["id-1", 1, 1, 30_000, "r1", "id-2", 3, 2, 30_000, "r1t9"]
     endings = [Ending(LINE, "a"), Ending(LINE, "b", unsent=True, may_land=True)]
-    assert scripts.release(session, KEYSPACE, endings).arguments[12:] == ["a", 0, 0, "b", 1, 1]
+    endings.append(Ending(LINE, "c", usage="t9", only_settle=True))
+    assert scripts.release(session, KEYSPACE, endings).arguments[12:] == [
+        *("a", 0, 0, ""),
+        *("b", 1, 1, ""),
+        *("c", 2, 0, "t9"),
+    ]
     held = [Held("a", 1, 999, "r1"), Held("b", 2, 998, "r1t9")]
     call = scripts.renew(session, KEYSPACE, LINE, held, "epoch-0")
     assert call.arguments[12:] == ["a", 1, 999, "r1", "b", 2, 998, "r1t9"]
@@ -162,9 +167,9 @@ def test_a_snapshot_is_read_scope_by_scope() -> None:
     """Use, limits and rates of each scope, and the queue of the path."""
     reply = [
         *(0, 1_000_000, b"e", 3, 2500, 3),
-        *(42, b"c8 r60000=500+250", 7, 1, 1, b"r60000", 120, 500),
-        *(-1, b"", 7, 0, 0),
-        *(42, b"none", 9, 0, 0),
+        *(42, b"c4", b"c8 r60000=500+250", b"c8", 0, 7, 1, 1, b"r60000", 120, 500),
+        *(-1, b"none", b"none", b"", 1_005_000, 7, 0, 0),
+        *(42, b"none", b"none", b"", UNTIL_RESUMED, 9, 0, 0),
     ]
     scopes, queue = read_snapshot(PATH, reply)
     assert [(each.scope, each.in_flight, each.concurrency, each.waiting_paths) for each in scopes] == [
@@ -172,6 +177,8 @@ def test_a_snapshot_is_read_scope_by_scope() -> None:
         ("openai", 7, None, 0),
         ("total", 9, None, 0),
     ]
+    assert [(each.paused, each.resumes_in) for each in scopes] == [(False, None), (True, 5.0), (True, None)]
+    assert scopes[0].overrides == {"concurrency": 8}
     rate = scopes[0].rates[0]
     assert (rate.dimension, rate.used, rate.limit, rate.remaining) == ("requests/60s", 120, 500, 380)
     assert queue is not None

@@ -1,7 +1,7 @@
 """
 The only place that spells a key, a scope, a path or a hash tag.
 
-    rl:{<namespace>}:store | instances | paths | profiles            of the namespace
+    rl:{<namespace>}:store | instances | paths | profiles | overrides | journal   of the namespace
     rl:{<namespace>}:<scope>:state | windows | leases | index        of a scope
     rl:{<namespace>}:<model scope>:records | graves                  of a model
     rl:{<namespace>}:q:<path>:queue | claims                         of a path
@@ -132,17 +132,23 @@ class Keyspace:
         self.namespace = check_name(namespace, "namespace")
         self.base = f"rl:{{{encode(namespace)}}}:"
         self.inbox_prefix = f"{self.base}inbox:"
+        self.overrides = f"{self.base}overrides"
+        self.journal = f"{self.base}journal"
 
     @property
     def instance_keys(self) -> list[str]:
         """KEYS of beat.lua."""
         return [self.base + kind for kind in ("store", "instances", "paths", "profiles")]
 
+    def scope_keys(self, scope: str) -> list[str]:
+        """KEYS of configure.lua."""
+        return [f"{self.base}store", self.overrides, f"{self.base}{scope}:state", self.journal]
+
     def path_keys(self, path: Path) -> list[str]:
         """KEYS of every script that works on a path, in the order of acquire.lua's header."""
         model, queue = f"{self.base}{path.scopes[0]}", f"{self.base}q:{path.name}"
         keys = [self.base + kind for kind in ("store", "instances", "paths")]
-        keys += [f"{queue}:queue", f"{queue}:claims", f"{model}:records", f"{model}:graves"]
+        keys += [f"{queue}:queue", f"{queue}:claims", f"{model}:records", f"{model}:graves", self.overrides]
         for scope in path.scopes:
             keys += [f"{self.base}{scope}:{kind}" for kind in ("state", "windows", "leases", "index")]
         return keys

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..limits import UNITS, Limits, Rate
+from ..limits import SHORT_FORMS, UNITS, Limits
 from .keys import Path
 
 # One letter a unit in costs, limits and windows, as the Lua files know them.
 UNIT_LETTERS: dict[str, str] = {"requests": "r", "tokens": "t", "input_tokens": "i", "output_tokens": "o"}
 LETTER_UNITS: dict[str, str] = {letter: unit for unit, letter in UNIT_LETTERS.items()}
+
+# A pause until this ms ends when an operator resumes; the highest number that every Lua keeps whole.
+UNTIL_RESUMED = 2**53 - 1
 
 HIGHEST_WEIGHT = 1024
 HIGHEST_COUNT = 1024
@@ -33,14 +37,13 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One path as its calls need it: keys, what this client says of each scope's limits, and all their rates."""
+    """One path as its calls need it: keys, and what this client says of each scope's limits."""
 
     path: Path
     keys: tuple[str, ...]
     specs: tuple[str, ...]
     provider: str
     model: str
-    rates: tuple[Rate, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -220,9 +223,54 @@ def spec_of(limits: Limits | None) -> str:
     return " ".join(parts) or "none"
 
 
-def costs_of(charges: dict[str, int]) -> str:
-    """Charges of one lease as scripts read them: "r1t1200"."""
-    return "".join(f"{UNIT_LETTERS[unit]}{charges[unit]}" for unit in UNITS if charges.get(unit))
+def figures_of(spec: str) -> dict[str, int]:
+    """Limits as scripts write them, by the names that people use; what cannot be read is left out."""
+    figures: dict[str, int] = {}
+    for word in spec.split(" "):
+        name, _, limit = word.partition("=")
+        if limit:
+            limit = limit.partition("+")[0]
+        elif word[:1] == "c":
+            name, limit = "c", word[1:]
+        if limit.isdigit():
+            figures[figure_label(name)] = int(limit)
+    return figures
+
+
+def costs_of(charges: Mapping[str, int], guesses: Mapping[str, int] | None = None) -> str:
+    """Charges of one lease as scripts read them: "r1t1200", and in upper case those that are only a guess: "T1000"."""
+    costs = "".join(f"{UNIT_LETTERS[unit]}{charges[unit]}" for unit in UNITS if charges.get(unit))
+    if guesses:
+        costs += "".join(f"{UNIT_LETTERS[unit].upper()}{guesses[unit]}" for unit in UNITS if guesses.get(unit))
+    return costs
+
+
+def usage_text(used: Mapping[str, int]) -> str:
+    """What a call has really used as scripts read it: "t800", with what is 0."""
+    return "".join(f"{UNIT_LETTERS[unit]}{used[unit]}" for unit in UNITS if unit in used)
+
+
+def figure_label(name: str) -> str:
+    """The name of a figure of a script: "c" is concurrency, "r60000" is rpm, "r10000" is requests/10s."""
+    for short, (unit, per) in SHORT_FORMS.items():
+        if name == f"{UNIT_LETTERS[unit]}{per * 1000:.0f}":
+            return short
+    return dimension_label(name)
+
+
+def figure_name(label: str) -> str | None:
+    """The inverse of :func:`figure_label`; None for what is no figure."""
+    if label == "concurrency":
+        return "c"
+    if label in SHORT_FORMS:
+        unit, per = SHORT_FORMS[label]
+        return f"{UNIT_LETTERS[unit]}{per * 1000:.0f}"
+    unit_name, _, window = label.partition("/")
+    try:
+        milliseconds = round(float(window.removesuffix("s")) * 1000)
+    except (ValueError, OverflowError):
+        return None
+    return f"{UNIT_LETTERS[unit_name]}{milliseconds}" if unit_name in UNIT_LETTERS and milliseconds > 0 else None
 
 
 def dimension_label(dimension: str) -> str:

@@ -15,7 +15,7 @@ HEADER_VALUES = 9
 ANSWER_VALUES = 8
 SCHEMA = 1
 
-ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET = (
+ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET, CONFIGURE = (
     "acquire",
     "release",
     "grant",
@@ -23,8 +23,9 @@ ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET = (
     "beat",
     "snapshot",
     "reset",
+    "configure",
 )
-SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET)
+SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET, CONFIGURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,28 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One lease to end, or waiter to withdraw. `may_land`: its acquire may yet arrive, so a tombstone must stay."""
+    """
+    One lease to end or only to settle, or waiter to withdraw.
+
+    `unsent`: its charges return. `may_land`: its acquire may yet arrive, so a tombstone must stay. `usage`: what the
+    call has really used, as scripts read it. `only_settle`: the lease stays.
+    """
 
     line: Line
     id: str
     unsent: bool = False
     may_land: bool = False
+    usage: str = ""
+    only_settle: bool = False
+
+    @property
+    def how(self) -> int:
+        """As release.lua is told: 0 end, 1 unsent, 2 only settle."""
+        return 2 if self.only_settle else int(self.unsent)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A reply's word as text, whatever it is."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -65,19 +79,19 @@ def header(reply: Any) -> Header:
     """
     if isinstance(reply, list) and len(reply) == 2 and reply[0] == 1:
         raise StoreUnavailable(
-            f"the store's schema is {_text(reply[1])}, this version of ratelease knows up to {SCHEMA}: upgrade "
+            f"the store's schema is {text(reply[1])}, this version of ratelease knows up to {SCHEMA}: upgrade "
             "ratelease here, or use another namespace"
         )
     if not isinstance(reply, list) or len(reply) < HEADER_VALUES or reply[0] != 0:
         raise StoreUnavailable(f"the store answered something that no script of ratelease says: {reply!r:.200}")
     return Header(
         int(reply[1]),
-        _text(reply[2]),
+        text(reply[2]),
         int(reply[3]),
         int(reply[4]),
         int(reply[5]),
         int(reply[6]),
-        _text(reply[7]),
+        text(reply[7]),
         int(reply[8]),
     )
 
@@ -102,7 +116,7 @@ def acquire_answers(reply: Any, sent: float) -> list[Answer]:
             Answer(
                 Verdict(status),
                 scope,
-                _text(dimension),
+                text(dimension),
                 used,
                 limit,
                 when,
@@ -119,7 +133,7 @@ def release(session: Session, keyspace: Keyspace, endings: Sequence[Ending]) -> 
     """End all of these, which are of one line."""
     arguments: list[Any] = []
     for ending in endings:
-        arguments += (ending.id, int(ending.unsent), int(ending.may_land))
+        arguments += (ending.id, ending.how, int(ending.may_land), ending.usage)
     return _path_call(RELEASE, session, keyspace, endings[0].line, arguments)
 
 
@@ -135,7 +149,7 @@ def grant(session: Session, keyspace: Keyspace, line: Line) -> Call:
 
 def ids_after_header(reply: Any) -> tuple[Header, list[str]]:
     """Answer of grant (own unclaimed ids) and renew (lost ids)."""
-    return header(reply), [_text(value) for value in reply[HEADER_VALUES:]]
+    return header(reply), [text(value) for value in reply[HEADER_VALUES:]]
 
 
 def renew(session: Session, keyspace: Keyspace, line: Line, held: Iterable[Held], epoch: str) -> Call:
@@ -175,3 +189,8 @@ def reset(
     flags = (int(everything), int(namespace), *map(int, meant))
     call = _path_call(RESET, session, keyspace, line, flags)
     return Call(RESET, [*line.keys, keyspace.instance_keys[3]], call.arguments)
+
+
+def configure(keyspace: Keyspace, scope: str, verb: str, what: str, why: str) -> Call:
+    """Set, unset, pause or resume one scope; see the file's header for `what`."""
+    return Call(CONFIGURE, keyspace.scope_keys(scope), [scope, verb, what, why])

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .keys import Path, scope_label
-from .model import dimension_label
-from .scripts import header
+from .model import UNTIL_RESUMED, dimension_label, figures_of
+from .scripts import header, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,9 @@ class ScopeStatus:
     """
     One scope. `concurrency` is None where there is no limit; `in_flight` is counted all the same.
 
-    `key` is the part of its Redis keys that names it.
+    `key` is the part of its Redis keys that names it. `resumes_in`: seconds that a pause still lasts, None with
+    `paused` until somebody resumes. `overrides`: what an operator has set. `generation`: that of the instance
+    whose limits are agreed on, -1 for none.
     """
 
     scope: str
@@ -38,6 +40,10 @@ class ScopeStatus:
     concurrency: int | None
     rates: tuple[RateStatus, ...]
     waiting_paths: int
+    paused: bool = False
+    resumes_in: float | None = None
+    overrides: dict[str, int] = field(default_factory=dict)
+    generation: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +81,30 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
     """What snapshot.lua says of one path."""
     if not isinstance(reply, list) or not reply or reply[0] != 0:
         header(reply)
-    _, _, _, waiting, head_waited, _ = reply[:6]
+    _, now, _, waiting, head_waited, _ = reply[:6]
     at, scopes = 6, []
     for scope in path.scopes:
-        _, spec, use, waiting_paths, rates = reply[at : at + 5]
-        at += 5
-        words = spec.decode() if isinstance(spec, bytes) else str(spec)
-        limit = words.split(" ")[0].removeprefix("c") if words.startswith("c") else None
+        generation, _, in_force, override, pause, use, waiting_paths, rates = reply[at : at + 8]
+        at += 8
         found = []
         for _ in range(rates):
             name, used, most = reply[at : at + 3]
-            found.append(RateStatus(dimension_label(name.decode()), used, most))
+            found.append(RateStatus(dimension_label(text(name)), used, most))
             at += 3
-        concurrency = int(limit) if limit else None
-        scopes.append(ScopeStatus(scope_label(scope), scope, use, concurrency, tuple(found), waiting_paths))
+        scopes.append(
+            ScopeStatus(
+                scope=scope_label(scope),
+                key=scope,
+                in_flight=use,
+                concurrency=figures_of(text(in_force)).get("concurrency"),
+                rates=tuple(found),
+                waiting_paths=waiting_paths,
+                paused=pause > now,
+                resumes_in=(pause - now) / 1000 if now < pause < UNTIL_RESUMED else None,
+                overrides=figures_of(text(override)),
+                generation=generation,
+            )
+        )
     queue = None
     if waiting:
         labels = tuple(map(scope_label, path.scopes))

@@ -15,9 +15,11 @@ from ..errors import StoreUnavailable
 from .log import logger
 
 if TYPE_CHECKING:
+    from .hold import Hold
     from .keeper import Keeper
 
 ENDED_AT_ONCE = 128
+SETTLED_AFTER = 0.02
 
 
 class Endings:
@@ -27,6 +29,7 @@ class Endings:
         self._keeper = keeper
         self._queue: deque[tuple[Ending, float]] = deque()
         self._running = False
+        self._stopped = False
 
     def add(self, ending: Ending) -> None:
         """Release by id, soon."""
@@ -34,6 +37,14 @@ class Endings:
         if not self._running:
             self._running = True
             self._keeper.spawn(self._run())
+
+    def settle_soon(self, hold: Hold) -> None:
+        """Settle a lease that stays; most are released at once, and then their release settles them."""
+        asyncio.get_running_loop().call_later(SETTLED_AFTER, self._settle, hold)
+
+    def _settle(self, hold: Hold) -> None:
+        if not hold.ended and not self._stopped:
+            self.add(hold.settling())
 
     def collect_dropped(self) -> None:
         """End the leases and the requests of groups whose owners were garbage-collected."""
@@ -65,7 +76,7 @@ class Endings:
 
     def stop(self) -> None:
         """Send no more in the background: what is added from here on goes with the last :meth:`flush`."""
-        self._running = True
+        self._running = self._stopped = True
 
     async def flush(self) -> None:
         """Send everything once, before the end."""

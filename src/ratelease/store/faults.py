@@ -74,6 +74,8 @@ KINDS = {
     "claims": b"zset",
     "records": b"hash",
     "graves": b"zset",
+    "overrides": b"hash",
+    "journal": b"list",
     "state": b"hash",
     "windows": b"hash",
     "leases": b"zset",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.admission import Outer
-from ..core.model import Grant, Held, Line, Request
+from ..core.model import Grant, Held, Line, Request, usage_text
 from ..core.scripts import Ending
+from ..core.usage import Usage
 from .log import logger
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Hold:
 
     `deadline` moves with every renewal that was confirmed, counted from before it was sent: once it has passed, the
     slot may be somebody else's. `epoch` is the store's when it was last confirmed. `owner` gives the lease object,
-    while somebody has it.
+    while somebody has it. `usage` is what its call has really used, once that is known.
     """
 
     runtime: Runtime
@@ -52,6 +53,7 @@ class Hold:
     forgotten: bool = False
     stream_since: float | None = None
     flags: frozenset[str] = frozenset()
+    usage: str = ""
     owner: Callable[[], Any] = lambda: None
 
     @classmethod
@@ -75,6 +77,19 @@ class Hold:
         """As a nested acquire needs it."""
         return Outer(self.id, self.line.path.scopes, self.request.weight)
 
+    def settle(self, usage: Usage) -> bool:
+        """Note what the call has really used; False if that was noted before, or is another process's."""
+        charges = usage.charges()
+        if self.usage or self.runtime.dead or not charges:
+            return False
+        self.usage = usage_text(charges)
+        self.runtime.estimates.note(self.line.provider, self.line.model, charges)
+        return True
+
+    def settling(self) -> Ending:
+        """As release needs it to settle a lease that stays."""
+        return Ending(self.line, self.id, usage=self.usage, only_settle=True)
+
     def end(self, *, unsent: bool = False) -> Ending | None:
         """Take it from the keeper; what is to be sent, or None if it has ended before or is another process's."""
         if self.runtime.dead or not self.runtime.keeper.unkeep(self) or self.ended:
@@ -92,4 +107,4 @@ class Hold:
 
     def ending(self, *, unsent: bool = False) -> Ending:
         """As release needs it."""
-        return Ending(self.line, self.id, unsent=unsent, may_land=self.request.may_land)
+        return Ending(self.line, self.id, unsent=unsent, may_land=self.request.may_land, usage=self.usage)

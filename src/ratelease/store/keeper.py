@@ -132,6 +132,10 @@ class Keeper:
         """Release by id in the background, again and again until the store has taken it or its TTL is over."""
         self._call(self._endings.add, ending)
 
+    def settle_soon(self, hold: Hold) -> None:
+        """Send what a lease has used, unless its release takes it along in a moment."""
+        self._call(self._endings.settle_soon, hold)
+
     def withdraw(self, request: Request) -> None:
         """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
         self.waiters.pop(request.id, None)

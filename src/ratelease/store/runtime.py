@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config
+from ..core.estimates import Estimates
 from ..core.instances import Instance
 from ..core.keys import Keyspace, Path, credential_label, encode, make_path, scope_label
 from ..core.model import Header, Line, spec_of
@@ -65,6 +66,7 @@ class Runtime:
         self.started_at = time.time()
         self.dead = False
         self.clock_offset = 0.0
+        self.estimates = Estimates()
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
@@ -102,8 +104,7 @@ class Runtime:
         if len(path.scopes) > 16:
             raise ConfigError(f"{provider}/{model} is in {len(everything)} pools: at most 13 can be decided at once")
         keys = tuple(self.keyspace.path_keys(path))
-        rates = tuple(rate for entry in limits if entry is not None for rate in entry.windows)
-        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model, rates)
+        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model)
 
     def _model_limits(self, provider: str, model: str) -> Limits | None:
         limits = self.book.model(provider, model)

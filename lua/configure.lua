@@ -1,0 +1,68 @@
+-- configure: keep what an operator sets for one scope, figures that replace the instances' and pauses, and write down
+-- who did it.
+--
+-- KEYS  1 store      hash   as acquire
+--       2 overrides  hash   limits:<scope> figures, pause:<scope> ms until (2^53 - 1: until resumed)
+--       3 state      hash   of the scope, as acquire
+--       4 journal    list   what operators did, the newest first: ms:entry (msgpack, never read here)
+-- ARGV  1 scope  2 verb
+--       3 set: figures ("c8 r60000=500") that replace or join those that are set
+--         unset: names of figures ("c r60000"), '' for all
+--         pause: ms from now, '' until resumed      resume, note: ''
+--       4 entry for the journal
+-- Returns {0, now, figures, pause}; {1, schema} where the store is of a newer schema
+-- Writes the journal; the overrides, and the copy in the scope's state if there is one: every script on the scope obeys
+--       from now on. Waiters are not looked at: call grant on their paths. First write: one that fails at maxmemory.
+-- Cost: O(figures).
+--- @include "lib/clock"
+--- @include "lib/until_resumed"
+local now, scope, verb = clock(), ARGV[1], ARGV[2]
+local overrides, state = KEYS[2], KEYS[3]
+local schema = redis.call('HGET', KEYS[1], 'schema')
+if tonumber(schema or 1) > 1 then return {1, schema} end
+local kept = redis.call('HMGET', overrides, 'limits:' .. scope, 'pause:' .. scope)
+local figures, pause = kept[1] or '', tonumber(kept[2] or redis.call('HGET', state, 'pause')) or 0
+
+local words, order = {}, {}
+local function put(word, value)
+  local name = string.match(word, '^(%l%d+)=') or string.match(word, '^[ch]') or word
+  if words[name] == nil then order[#order + 1] = name end
+  words[name] = value
+end
+for word in string.gmatch(figures, '%S+') do put(word, word) end
+if verb == 'set' then
+  for word in string.gmatch(ARGV[3], '%S+') do put(word, word) end
+elseif verb == 'unset' then
+  for word in string.gmatch(ARGV[3] == '' and figures or ARGV[3], '%S+') do put(word, false) end
+elseif verb == 'pause' then
+  pause = ARGV[3] == '' and until_resumed() or now + tonumber(ARGV[3])
+elseif verb == 'resume' then
+  pause = 0
+elseif verb ~= 'note' then
+  return redis.error_reply('configure: no such verb')
+end
+local list = {}
+for _, name in ipairs(order) do
+  if words[name] then list[#list + 1] = words[name] end
+end
+figures = table.concat(list, ' ')
+
+redis.call('LPUSH', KEYS[4], string.format('%.0f', now) .. ':' .. ARGV[4])
+redis.call('LTRIM', KEYS[4], 0, 199)
+redis.call('PEXPIRE', KEYS[4], 2678400000)
+if verb == 'note' then return {0, now, figures, pause} end
+
+local until_ms = string.format('%.0f', pause)
+local function keep(field, value)
+  if value == '' or value == '0' then
+    redis.call('HDEL', overrides, field .. scope)
+  else
+    redis.call('HSET', overrides, field .. scope, value)
+  end
+end
+keep('limits:', figures)
+keep('pause:', until_ms)
+if redis.call('HGET', state, 'override') then
+  redis.call('HSET', state, 'override', figures, 'pause', until_ms)
+end
+return {0, now, figures, pause}

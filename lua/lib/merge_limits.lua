@@ -1,0 +1,25 @@
+-- The limits in force: what the instances agree on, with each figure replaced that an operator has set. A rate of an
+-- operator says no guard where it keeps the one of the instances.
+local function merge_limits(agreed, override)
+  if override == '' then return agreed end
+  local words, order = {}, {}
+  for word in string.gmatch(agreed .. ' ' .. override, '%S+') do
+    local name = string.match(word, '^(%l%d+)=') or string.match(word, '^([ch])%d+$')
+    if name then
+      if not words[name] then order[#order + 1] = name end
+      local guard = not string.find(word, '+', 1, true) and string.match(words[name] or '', '%+%d+$')
+      words[name] = word .. (guard or '')
+    end
+  end
+  local merged = {words.c, words.c and words.h or nil}
+  if words.h and not words.c then merged[1] = words.h end
+  for _, name in ipairs(order) do
+    local window = tonumber(string.match(name, '^%l(%d+)$'))
+    if window then
+      local bare = not string.find(words[name], '+', 1, true)
+      local guard = bare and '+' .. string.format('%.0f', math.min(250, math.floor(window / 10))) or ''
+      merged[#merged + 1] = words[name] .. guard
+    end
+  end
+  return #merged > 0 and table.concat(merged, ' ') or 'none'
+end

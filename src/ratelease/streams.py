@@ -1,0 +1,159 @@
+"""Streams that hold a lease until they end, and how a call ended that ended by an exception."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .core.model import Outcome
+
+if TYPE_CHECKING:
+    from .lease import AsyncLease, Lease
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """How a call ended that left its `with` by this exception."""
+    if error is None:
+        return Outcome.OK
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
+        return Outcome.CANCELLED
+    return Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
+
+
+class _StreamBase:
+    """A stream that holds a lease; whatever is not ours is the stream's."""
+
+    def __init__(self, lease: Any, stream: Any) -> None:
+        self._lease = lease
+        self._stream = stream
+        self._iterator: Any = None
+        self._active()
+
+    def _active(self) -> None:
+        self._lease.stream_active()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_stream"), name)
+
+    def __del__(self) -> None:
+        lease = self.__dict__.get("_lease")
+        if lease is not None:
+            lease.drop()
+
+
+class LeasedStream(_StreamBase):
+    """A stream and the lease it holds, until it ends."""
+
+    _lease: Lease
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._stream)
+            item = next(self._iterator)
+        except StopIteration:
+            self._lease.release()
+            raise
+        except BaseException as error:
+            self._lease.release(outcome_of(error))
+            raise
+        self._active()
+        return item
+
+    def close(self) -> None:
+        """Close the stream and release."""
+        try:
+            closing = getattr(self._stream, "close", None)
+            if closing is not None:
+                closing()
+        finally:
+            self._lease.release()
+
+    def __enter__(self) -> Self:
+        try:
+            enter = getattr(type(self._stream), "__enter__", None)
+            if enter is not None:
+                enter(self._stream)
+        except BaseException as error:
+            self._lease.release(outcome_of(error))
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        try:
+            leave = getattr(type(self._stream), "__exit__", None)
+            if leave is not None:
+                return leave(self._stream, kind, error, trace)
+            self.close()
+            return None
+        finally:
+            self._lease.release(outcome_of(error))
+
+
+class AsyncLeasedStream(_StreamBase):
+    """As :class:`LeasedStream`, asynchronous."""
+
+    _lease: AsyncLease
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            if self._iterator is None:
+                self._iterator = aiter(self._stream)
+            item = await anext(self._iterator)
+        except StopAsyncIteration:
+            await self._lease.release()
+            raise
+        except BaseException as error:
+            await self._lease.release(outcome_of(error))
+            raise
+        self._active()
+        return item
+
+    async def aclose(self) -> None:
+        """Close the stream and release."""
+        try:
+            for name in ("aclose", "close"):
+                closing = getattr(self._stream, name, None)
+                if closing is not None:
+                    closed = closing()
+                    if hasattr(closed, "__await__"):
+                        await closed
+                    break
+        finally:
+            await self._lease.release()
+
+    async def close(self) -> None:
+        """The same as :meth:`aclose`: streams of some SDKs call it so."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        try:
+            enter = getattr(type(self._stream), "__aenter__", None)
+            if enter is not None:
+                await enter(self._stream)
+        except BaseException as error:
+            await self._lease.release(outcome_of(error))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Any:
+        try:
+            leave = getattr(type(self._stream), "__aexit__", None)
+            if leave is not None:
+                return await leave(self._stream, kind, error, trace)
+            await self.aclose()
+            return None
+        finally:
+            await self._lease.release(outcome_of(error))
