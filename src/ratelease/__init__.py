@@ -9,17 +9,20 @@ from .core.status import Status
 from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
+from .operator import AsyncOperator, Operator
 
 __all__ = [
     "AsyncClient",
     "AsyncGroup",
     "AsyncLease",
+    "AsyncOperator",
     "Client",
     "Config",
     "Group",
     "Instance",
     "Lease",
     "Limits",
+    "Operator",
     "Outcome",
     "Pool",
     "Rate",

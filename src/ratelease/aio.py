@@ -10,21 +10,25 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequen
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from .core import admission, scripts
+from .core import admission
 from .core.admission import Ask, Flow, Tell
 from .core.instances import Instance
-from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
+from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
-from .errors import StoreCorrupt, StoreUnavailable
+from .core.tending import Steps
+from .errors import StoreUnavailable
 from .gathering import AsyncGathering
 from .lease import AsyncGroup, AsyncLease
-from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
+from .operator import AsyncOperator
+from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.exchange import AsyncExchange
 from .store.hold import Hold, caller_place
+from .store.perform import perform_async
 from .store.waiter import Waiter
 
 T = TypeVar("T", AsyncLease, AsyncGroup)
+R = TypeVar("R")
 
 
 class Acquiring(Generic[T]):
@@ -266,45 +270,25 @@ class AsyncClient(Shell):
 
     async def status(self) -> Status:
         """As :meth:`ratelease.Client.status`."""
-        self._check_open()
-        lines = await self._paths()
-        replies = [await self._run(self._snapshot_call(line)) for line in lines]
-        return self._status(lines, replies, await self.instances())
+        return await self._perform(self._tending.status())
 
     async def instances(self) -> list[Instance]:
         """As :meth:`ratelease.Client.instances`."""
-        self._check_open()
-        _, members, _, profiles = self._rt.keyspace.instance_keys
-        wire = self._exchange.wire
-        clock = await wire.command("TIME")
-        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
-        listed = pairs_of(await wire.command("ZRANGEBYSCORE", members, f"({now}", "+inf", "WITHSCORES"))
-        if not listed:
-            return []
-        packed = await wire.command("HMGET", profiles, *(member for member, _ in listed))
-        return self._instances(listed, packed, clock)
+        return await self._perform(self._tending.instances())
 
     async def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
         """As :meth:`ratelease.Client.reset`."""
+        return await self._perform(self._resetting(provider, model, all))
+
+    @property
+    def operator(self) -> AsyncOperator:
+        """As :attr:`ratelease.Client.operator`, for the running event loop."""
         self._check_open()
-        provider, model = self._check_reset(provider, model)
-        removed = 0
-        try:
-            lines = await self._paths()
-        except StoreCorrupt:
-            lines = []
-        for call in self._reset_calls(lines, provider, model, all):
-            reply = await self._run(call)
-            self._rt.note(None, scripts.header(reply))
-            removed += reply[scripts.HEADER_VALUES]
-        return removed
+        return AsyncOperator(config=self._config, credential=self._credential, wire=self._exchange.wire)
 
-    async def _paths(self) -> list[Line]:
-        wire = self._exchange.wire
-        return self._known_paths(await wire.command("ZRANGE", self._rt.keyspace.instance_keys[2], 0, -1))
-
-    async def _run(self, call: scripts.Call) -> Any:
-        return await self._exchange.wire.run(call, time.monotonic() + self._config.store_timeout)
+    async def _perform(self, steps: Steps[R]) -> R:
+        self._check_open()
+        return await perform_async(self._exchange.wire, steps, self._config.store_timeout)
 
     async def close(self) -> None:
         """As :meth:`ratelease.Client.close`."""

@@ -6,22 +6,27 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from .core import admission, scripts
+from .core import admission
 from .core.admission import Ask, Flow, Tell
 from .core.instances import Instance
-from .core.model import Answer, Ended, Grant, Line, Refusal, Request, Verdict
+from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
 from .core.scripts import Ending
 from .core.status import Status
-from .errors import StoreCorrupt, StoreUnavailable
+from .core.tending import Steps
+from .errors import StoreUnavailable
 from .gathering import SyncGathering
 from .lease import Group, Lease
-from .shell import GRACE, Seconds, Shell, outer_leases, pairs_of
+from .operator import Operator
+from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.exchange import Exchange
 from .store.hold import Hold, caller_place
+from .store.perform import perform
 from .store.waiter import Waiter
 from .store.wake import Wake
+
+T = TypeVar("T")
 
 
 class Client(Shell):
@@ -285,49 +290,30 @@ class Client(Shell):
 
     def status(self) -> Status:
         """What is in use, what waits, in the whole namespace. Not one moment's picture: one call per path."""
-        self._check_open()
-        lines = self._paths()
-        replies = [self._run(self._snapshot_call(line)) for line in lines]
-        return self._status(lines, replies, self.instances())
+        return self._perform(self._tending.status())
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""
-        self._check_open()
-        _, members, _, profiles = self._rt.keyspace.instance_keys
-        wire = self._exchange.wire
-        clock = wire.command("TIME")
-        now = int(clock[0]) * 1000 + int(clock[1]) // 1000
-        listed = pairs_of(wire.command("ZRANGEBYSCORE", members, f"({now}", "+inf", "WITHSCORES"))
-        if not listed:
-            return []
-        packed = wire.command("HMGET", profiles, *(member for member, _ in listed))
-        return self._instances(listed, packed, clock)
+        return self._perform(self._tending.instances())
 
     def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
         """
-        Clear the rate windows of a model, a provider with its models, or the namespace, for every instance.
+        Clear the windows and pauses of a model, a provider with its models, or the namespace, for every instance.
 
-        Leases and waiters stay, unless `all` is given. Keys of ours that hold a wrong type are removed. Returns the
-        number of keys removed.
+        Leases, waiters and what operators have set stay, unless `all` is given. Keys of ours that hold a wrong type are
+        removed. Returns the number of keys removed.
         """
+        return self._perform(self._resetting(provider, model, all))
+
+    @property
+    def operator(self) -> Operator:
+        """The verbs of people on this client's store: change limits, pause and resume, for every process."""
         self._check_open()
-        provider, model = self._check_reset(provider, model)
-        removed = 0
-        try:
-            lines = self._paths()
-        except StoreCorrupt:
-            lines = []
-        for call in self._reset_calls(lines, provider, model, all):
-            reply = self._run(call)
-            self._rt.note(None, scripts.header(reply))
-            removed += reply[scripts.HEADER_VALUES]
-        return removed
+        return Operator(config=self._config, credential=self._credential, wire=self._exchange.wire)
 
-    def _paths(self) -> list[Line]:
-        return self._known_paths(self._exchange.wire.command("ZRANGE", self._rt.keyspace.instance_keys[2], 0, -1))
-
-    def _run(self, call: scripts.Call) -> Any:
-        return self._exchange.wire.run(call, time.monotonic() + self._config.store_timeout)
+    def _perform(self, steps: Steps[T]) -> T:
+        self._check_open()
+        return perform(self._exchange.wire, steps, self._config.store_timeout)
 
     def close(self) -> None:
         """Give back what is held, leave the list of instances, close connections. Harmless when repeated."""

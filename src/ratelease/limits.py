@@ -15,6 +15,7 @@ UNITS: tuple[str, ...] = get_args(Unit)
 
 LONGEST_WINDOW = 31 * 86_400.0
 HIGHEST_LIMIT = 10**12
+DEFAULT_GUARD = 0.25
 
 # The short forms: name -> (unit, window in seconds).
 SHORT_FORMS: dict[str, tuple[Unit, float]] = {
@@ -112,7 +113,7 @@ class Limits:
     burst: int | None = None
     rates: Sequence[Rate] = ()
     concurrency: int | None = None
-    guard: float = 0.25
+    guard: float = DEFAULT_GUARD
 
     def __post_init__(self) -> None:
         faults: list[str] = []

@@ -13,13 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 from .config import Config
-from .core import admission, scripts
+from .core import admission
 from .core.admission import Outer
-from .core.instances import Instance, check_metadata, decode_profile
-from .core.keys import check_name, make_path, parse_path
+from .core.instances import check_metadata
+from .core.keys import check_name
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
-from .core.scripts import Call, Ending
-from .core.status import QueueStatus, ScopeStatus, Status, read_snapshot
+from .core.scripts import Ending
+from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
 from .errors import ConfigError
 from .limits import LimitBook, Limits, Pool
@@ -58,7 +58,8 @@ def _all_text(*names: object) -> bool:
     return all(type(name) is str for name in names)
 
 
-def _seconds(value: object, what: str) -> float:
+def seconds_of(value: object, what: str) -> float:
+    """A length of time as float seconds; ConfigError for what is none."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
@@ -95,7 +96,7 @@ class Shell:
     ) -> None:
         times = {"default_timeout": default_timeout, "lease_ttl": lease_ttl, "heartbeat": heartbeat}
         changes: dict[str, object] = {
-            name: None if value is None else _seconds(value, name) for name, value in times.items()
+            name: None if value is None else seconds_of(value, name) for name, value in times.items()
         }
         self._config = (config or Config()).replace(
             url=url, namespace=namespace, unknown=unknown, require_shared=require_shared, **changes
@@ -125,6 +126,14 @@ class Shell:
         # A client that nobody has any more ends its thread; its leases hold on to it as long as they live.
         weakref.finalize(self, self._rt.keeper.stop).atexit = False
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
+        runtime = self._rt
+        self._tending = Tending(
+            runtime.session,
+            runtime.keyspace,
+            runtime.endpoint.label,
+            lambda header: runtime.note(None, header),
+            lambda: (line.path for line in runtime.lines()),
+        )
         self._connect()
 
     def __repr__(self) -> str:
@@ -183,7 +192,7 @@ class Shell:
     ) -> list[Request]:
         """One request for each of `counts`, of one path; nothing has been sent when this raises."""
         weight = _count(weight, "weight", 1, HIGHEST_WEIGHT)
-        limit = self._config.default_timeout if timeout is None else _seconds(timeout, "timeout")
+        limit = self._config.default_timeout if timeout is None else seconds_of(timeout, "timeout")
         if max(counts, default=1) * weight > HIGHEST_MEMBERS:
             raise ConfigError(
                 f"{max(counts)} leases of weight {weight} together are more than {HIGHEST_MEMBERS:,} slots: "
@@ -277,79 +286,14 @@ class Shell:
             except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_queued raised")
 
-    # ---- reading -----------------------------------------------------------------------------------------------
+    # ---- tending -----------------------------------------------------------------------------------------------
 
-    def _known_paths(self, reply: Any) -> list[Line]:
-        paths = [parse_path(name.decode("utf-8", "replace")) for name in reply]
-        return [scripts.foreign_line(self._rt.keyspace, path) for path in paths if path is not None]
-
-    def _snapshot_call(self, line: Line) -> Call:
-        return scripts.snapshot(self._rt.session, self._rt.keyspace, line)
-
-    def _status(self, lines: Sequence[Line], replies: Sequence[Any], instances: Sequence[Instance]) -> Status:
-        scopes: dict[str, ScopeStatus] = {}
-        queues: list[QueueStatus] = []
-        for line, reply in zip(lines, replies, strict=True):
-            found, queue = read_snapshot(line.path, reply)
-            scopes.update((scope.key, scope) for scope in found)
-            queues += [queue] if queue else []
-        return Status(
-            store=self._rt.endpoint.label,
-            namespace=self._config.namespace,
-            scopes=tuple(scopes[key] for key in sorted(scopes)),
-            queues=tuple(queues),
-            instances=len(instances),
-            lost=sum(instance.lost for instance in instances),
-            epoch=self._rt.session.epoch,
-        )
-
-    def _instances(self, members: Sequence[Any], profiles: Sequence[Any], clock: Sequence[bytes]) -> list[Instance]:
-        now = int(clock[0]) + int(clock[1]) / 1e6
-        found = []
-        for (id, until), profile in zip(members, profiles, strict=True):
-            age = max(now - (until / 1000 - self._rt.session.agreed_ttl / 1000), 0.0)
-            found.append(decode_profile(id.decode("utf-8", "replace"), profile or b"", age))
-        return found
-
-    def _reset_calls(
-        self, lines: Sequence[Line], provider: str | None, model: str | None, everything: bool
-    ) -> list[Call]:
-        runtime, calls = self._rt, []
-        # The store's list of paths may be what is damaged: what this client has used it knows itself.
-        paths = {line.path.name: line.path for line in (*lines, *runtime.lines())}
-        if provider is None and not paths:
-            nobody = make_path("-", "-", (), None)
-            paths[nobody.name] = nobody
-        for line in (scripts.foreign_line(runtime.keyspace, path) for path in paths.values()):
-            meant = runtime.scopes_of(line.path, provider, model)
-            if any(meant):
-                calls.append(
-                    scripts.reset(
-                        runtime.session,
-                        runtime.keyspace,
-                        line,
-                        meant,
-                        everything=everything,
-                        namespace=provider is None,
-                    )
-                )
-        return calls
-
-    @staticmethod
-    def _check_reset(provider: str | None, model: str | None) -> tuple[str | None, str | None]:
+    def _resetting(self, provider: str | None, model: str | None, everything: bool) -> Steps[int]:
         if provider is None and model is not None:
             raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
-        return (
-            None if provider is None else check_name(provider, "provider").casefold(),
-            None if model is None else check_name(model, "model").casefold(),
-        )
-
-
-def pairs_of(reply: Sequence[Any]) -> list[tuple[Any, float]]:
-    """Members and scores of a ZRANGE … WITHSCORES, however this version of redis-py groups them."""
-    if reply and isinstance(reply[0], (list, tuple)):
-        return [(member, float(score)) for member, score in reply]
-    return [(reply[i], float(reply[i + 1])) for i in range(0, len(reply), 2)]
+        owner = None if provider is None else check_name(provider, "provider").casefold()
+        name = None if model is None else check_name(model, "model").casefold()
+        return self._tending.reset(owner, name, everything=everything)
 
 
 def _forked() -> None:

@@ -72,7 +72,9 @@ def test_every_public_error_is_explained() -> None:
 
 def test_the_table_of_keys_lists_every_key(redis_url: str, redis_client: redis.Redis) -> None:
     """By the end of its name, with its type, as a store in use holds them."""
-    kinds = {row[1].rpartition(":")[2]: row[2] for row in _rows(LUA / "README.md", r"`([\w:<> ]+)` \| (hash|zset|list)")}
+    kinds = {
+        row[1].rpartition(":")[2]: row[2] for row in _rows(LUA / "README.md", r"`([\w:<> ]+)` \| (hash|zset|list)")
+    }
     store: Any = redis_client
     with Client(redis_url, limits={"openai/gpt-4o": Limits(rpm=9, concurrency=1)}) as client:
         lease = client.acquire("openai", "gpt-4o")

@@ -125,7 +125,7 @@ class Store:
 
     def configure(self, scope: str, verb: str, what: str = "") -> tuple[str, int]:
         """Act as an operator; returns the figures that are set and the ms until which the scope is paused."""
-        _, _, figures, pause = self.run(scripts.configure(self.keyspace, scope, verb, what, "entry"))
+        _, _, figures, pause = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry"))
         return figures.decode(), pause
 
     def listen(self) -> None:

@@ -101,6 +101,8 @@ def refusal(line: Line, answer: Answer, reason: Reason | None = None) -> Refusal
         reason = "limit"
         if answer.dimension.startswith("queue"):
             reason = "queued"
+        elif answer.dimension == "pause":
+            reason = "paused"
         elif answer.dimension == "recovery":
             reason = "recovering"
     retry_after = max(answer.at - answer.header.now, 0) / 1000 if answer.at else None
@@ -127,6 +129,8 @@ def timed_out(refused: Refusal, waited: float, attempts: int) -> WaitTimeout:
     soon = "" if refused.retry_after is None else f"; room is expected in {refused.retry_after:.1f} s"
     place = f" at place {refused.position} of the queue" if refused.position else ""
     why = f"{refused.scope} uses {refused.used:,} of {refused.limit:,} {refused.dimension}"
+    if refused.dimension == "pause":
+        why = f"{refused.scope} is paused" + ("" if soon else " until an operator resumes it")
     if refused.reason == "recovering":
         why = "the store has lost its data and waits for those who hold leases to register them again"
     return WaitTimeout(

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 
 LARGEST_PROFILE = 65_536
 LARGEST_METADATA = 4096
+MOST_LIMITS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Instance:
         average_latency: Seconds that its ended leases were held on average. last_completed: Unix seconds, or None.
 
         lost: Leases it lost. metadata: what the program added.
+
+        limits: What it says of the scopes that it uses most, by their keys, as scripts spell limits.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Instance:
     last_completed: float | None = None
     lost: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -66,6 +70,7 @@ def encode_profile(instance: Instance) -> bytes:
     values = instance.to_dict()
     top = sorted(instance.models.items(), key=lambda item: (-item[1], item[0]))[:64]
     values["models"] = dict(top)
+    values["limits"] = dict(list(instance.limits.items())[-MOST_LIMITS:])
     packed: bytes = msgpack.packb(values)
     return packed
 
@@ -116,5 +121,6 @@ def decode_profile(id: str, packed: bytes, heartbeat_age: float) -> Instance:
         average_latency=_number(values.get("average_latency")),
         last_completed=_number(values.get("last_completed")),
         lost=_count(values.get("lost")),
+        limits={str(key)[:1024]: str(spec)[:1024] for key, spec in mapping("limits").items()},
         metadata={str(name)[:256]: str(text)[:4096] for name, text in mapping("metadata").items()},
     )

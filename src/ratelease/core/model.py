@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..limits import SHORT_FORMS, UNITS, Limits
+from ..limits import DEFAULT_GUARD, SHORT_FORMS, UNITS, Limits
 from .keys import Path
 
 # One letter a unit in costs, limits and windows, as the Lua files know them.
@@ -107,7 +107,7 @@ class Grant:
     epoch: str
 
 
-Reason = Literal["limit", "queued", "deadline", "recovering", "withdrawn"]
+Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class Refusal:
 
         retry_after: Seconds until another try can succeed, as far as it is known; None if nobody can know.
 
-        reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "recovering" (the
-            store has lost data and waits for holders), or "withdrawn".
+        reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "paused" (`dimension`
+            is "pause"), "recovering" (the store has lost data and waits for holders), or "withdrawn".
     """
 
     scope: str
@@ -221,6 +221,15 @@ def spec_of(limits: Limits | None) -> str:
         guard = min(round(limits.guard * 1000), rate.window_ms // 10)
         parts.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}+{guard}")
     return " ".join(parts) or "none"
+
+
+def overrides_of(limits: Limits) -> str:
+    """The figures of limits as an operator sets them: a rate says its guard where one was asked for."""
+    words = [] if limits.concurrency is None else [f"c{limits.concurrency}"]
+    for rate in limits.windows:
+        guard = "" if limits.guard == DEFAULT_GUARD else f"+{min(round(limits.guard * 1000), rate.window_ms // 10)}"
+        words.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}{guard}")
+    return " ".join(words)
 
 
 def figures_of(spec: str) -> dict[str, int]:

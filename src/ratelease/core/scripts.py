@@ -191,6 +191,19 @@ def reset(
     return Call(RESET, [*line.keys, keyspace.instance_keys[3]], call.arguments)
 
 
-def configure(keyspace: Keyspace, scope: str, verb: str, what: str, why: str) -> Call:
-    """Set, unset, pause or resume one scope; see the file's header for `what`."""
-    return Call(CONFIGURE, keyspace.scope_keys(scope), [scope, verb, what, why])
+def configure(keyspace: Keyspace, scope: str, verb: str, what: str, entry: bytes) -> Call:
+    """Set, unset, pause or resume one scope, with an entry for the journal; see the file's header for `what`."""
+    return Call(CONFIGURE, keyspace.scope_keys(scope), [scope, verb, what, entry])
+
+
+def configured(reply: Any) -> str:
+    """
+    What an operator has set on the scope by now, as scripts spell figures.
+
+    Raises:
+
+        StoreUnavailable: As :func:`header`.
+    """
+    if not isinstance(reply, list) or len(reply) != 4 or reply[0] != 0:
+        header(reply)
+    return text(reply[2])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .instances import Instance
 from .keys import Path, scope_label
 from .model import UNTIL_RESUMED, dimension_label, figures_of
 from .scripts import header, text
@@ -30,8 +32,8 @@ class ScopeStatus:
     One scope. `concurrency` is None where there is no limit; `in_flight` is counted all the same.
 
     `key` is the part of its Redis keys that names it. `resumes_in`: seconds that a pause still lasts, None with
-    `paused` until somebody resumes. `overrides`: what an operator has set. `generation`: that of the instance
-    whose limits are agreed on, -1 for none.
+    `paused` until somebody resumes. `overrides`: what an operator has set. `agreed`: what holds without
+    it, by the instance of that `generation` (-1: none).
     """
 
     scope: str
@@ -43,6 +45,7 @@ class ScopeStatus:
     paused: bool = False
     resumes_in: float | None = None
     overrides: dict[str, int] = field(default_factory=dict)
+    agreed: dict[str, int] = field(default_factory=dict)
     generation: int = -1
 
 
@@ -57,8 +60,28 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """
+    An instance whose limits are not those in use.
+
+    `ours` is what it was started with, `agreed` what the newest instance of the scope has brought and all obey.
+    """
+
+    scope: str
+    instance: str
+    host: str
+    pid: int
+    ours: dict[str, int]
+    agreed: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """A namespace: its scopes, queues and instances. `store` is its address without secrets."""
+    """
+    A namespace: its scopes, queues and instances. `store` is its address without secrets.
+
+    `disagreements` names the instances that were started with other limits than those in use.
+    """
 
     store: str
     namespace: str
@@ -66,6 +89,7 @@ class Status:
     queues: tuple[QueueStatus, ...] = ()
     instances: int = 0
     lost: int = 0
+    disagreements: tuple[Disagreement, ...] = ()
     epoch: str = field(default="", repr=False)
 
     def scope(self, label: str) -> ScopeStatus | None:
@@ -77,6 +101,17 @@ class Status:
         return asdict(self)
 
 
+def disagreements(scopes: Iterable[ScopeStatus], instances: Iterable[Instance]) -> tuple[Disagreement, ...]:
+    """Which instances have said other limits in their heartbeats than what is agreed on."""
+    agreed = {scope.key: scope for scope in scopes if scope.generation > 0}
+    return tuple(
+        Disagreement(scope.scope, instance.id, instance.host, instance.pid, figures_of(spec), scope.agreed)
+        for instance in instances
+        for key, spec in instance.limits.items()
+        if (scope := agreed.get(key)) is not None and figures_of(spec) != scope.agreed
+    )
+
+
 def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatus | None]:
     """What snapshot.lua says of one path."""
     if not isinstance(reply, list) or not reply or reply[0] != 0:
@@ -84,7 +119,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
     _, now, _, waiting, head_waited, _ = reply[:6]
     at, scopes = 6, []
     for scope in path.scopes:
-        generation, _, in_force, override, pause, use, waiting_paths, rates = reply[at : at + 8]
+        generation, agreed, in_force, override, pause, use, waiting_paths, rates = reply[at : at + 8]
         at += 8
         found = []
         for _ in range(rates):
@@ -102,6 +137,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 paused=pause > now,
                 resumes_in=(pause - now) / 1000 if now < pause < UNTIL_RESUMED else None,
                 overrides=figures_of(text(override)),
+                agreed=figures_of(text(agreed)),
                 generation=generation,
             )
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config
 from ..core.estimates import Estimates
 from ..core.instances import Instance
-from ..core.keys import Keyspace, Path, credential_label, encode, make_path, scope_label
+from ..core.keys import Keyspace, credential_label, make_path, scope_label
 from ..core.model import Header, Line, spec_of
 from ..core.session import Session
 from ..errors import ConfigError
@@ -174,18 +174,16 @@ class Runtime:
             except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_lost raised")
 
-    def scopes_of(self, path: Path, provider: str | None, model: str | None) -> list[bool]:
-        """Which scopes of a path a reset of (provider, model) means; all for (None, None)."""
-        if provider is None:
-            return [True] * len(path.scopes)
-        head = f":{encode(provider)}"
-        wanted = {f"m{head}:{encode(model)}"} if model is not None else {f"m{head}", f"p{head}"}
-        return [any(scope == name or scope.startswith(f"{name}:") for name in wanted) for scope in path.scopes]
-
     def profile(self) -> Instance:
         """What this instance says of itself in a heartbeat."""
         keeper = self.keeper
         models: dict[str, int] = {}
+        limits = {
+            scope: spec
+            for line in self.lines()
+            for scope, spec in zip(line.path.scopes, line.specs, strict=True)
+            if spec not in ("-", "?")
+        }
         for hold in list(keeper.holds.values()):
             name = f"{hold.line.provider}/{hold.line.model}"
             models[name] = models.get(name, 0) + 1
@@ -201,4 +199,5 @@ class Runtime:
             last_completed=keeper.last_completed,
             lost=keeper.lost_count,
             metadata=self.metadata or {},
+            limits=limits,
         )

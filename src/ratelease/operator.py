@@ -1,0 +1,278 @@
+"""The verbs of people: look at a fleet, change its limits while it runs, pause and resume it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from types import TracebackType
+from typing import Self
+
+from .config import Config
+from .core.instances import Instance
+from .core.journal import Deed
+from .core.keys import Keyspace, check_name, credential_label, make_path
+from .core.model import figure_name, figures_of, overrides_of
+from .core.session import Session
+from .core.status import Status
+from .core.tending import Steps, Tending
+from .errors import ConfigError
+from .limits import Limits
+from .shell import Seconds, seconds_of
+from .store.endpoint import Endpoint
+from .store.log import logger
+from .store.perform import perform, perform_async
+from .store.wire import AsyncWire, Wire
+
+LONGEST_PAUSE = 31 * 86_400.0
+
+
+class _Verbs:
+    """What both colours share: which scope is meant, what is sent."""
+
+    def _begin(self, config: Config, endpoint: Endpoint, credential: str | None, who: str | None) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        self._credential = credential_label(credential)
+        self._who = who or f"{socket.gethostname()}:{os.getpid()}"
+        # Nobody in particular: an operator is no instance, and its times are not agreed on.
+        session = Session.begin(config, "", os.urandom(8).hex())
+        self._tending = Tending(session, Keyspace(config.namespace), endpoint.label)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._endpoint.label} namespace={self._config.namespace!r}>"
+
+    def _scope(self, provider: str, model: str | None) -> str:
+        """The scope that two names mean."""
+        name = check_name(provider, "provider").casefold()
+        if model is not None:
+            return make_path(name, check_name(model, "model").casefold(), (), self._credential).scopes[0]
+        if name == "total":
+            return "t"
+        if name.startswith("pool:"):
+            return make_path("-", "-", (check_name(name[5:], "pool"),), None).scopes[1]
+        return make_path(name, "-", (), self._credential).scopes[1]
+
+    def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[dict[str, int]]:
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"set_limits needs Limits(…), not {limits!r}")
+        figures = overrides_of(limits)
+        if not figures:
+            raise ConfigError("set_limits was given Limits() without a figure: to take figures back use unset_limits")
+        return self._configure(provider, model, "set", figures, reason)
+
+    def _unset(self, provider: str, model: str | None, figures: tuple[str, ...], reason: str) -> Steps[dict[str, int]]:
+        names = {figure: figure_name(figure) for figure in figures}
+        unknown = [repr(figure) for figure, name in names.items() if name is None]
+        if unknown:
+            raise ConfigError(
+                f"unset_limits knows no figure {', '.join(unknown)}: figures are concurrency, rpm, rpd, tpm, tpd, "
+                "itpm, otpm, burst, headroom, and rates such as 'requests/10s'"
+            )
+        return self._configure(provider, model, "unset", " ".join(name for name in names.values() if name), reason)
+
+    def _pause(self, provider: str, model: str | None, seconds: Seconds | None, reason: str) -> Steps[dict[str, int]]:
+        what = ""
+        if seconds is not None:
+            length = seconds_of(seconds, "seconds")
+            if not 0 < length <= LONGEST_PAUSE:
+                raise ConfigError(
+                    f"a pause lasts more than 0 and at most {LONGEST_PAUSE:,.0f} seconds, not {length:g}; without "
+                    "seconds it lasts until resume"
+                )
+            what = str(max(round(length * 1000), 1))
+        return self._configure(provider, model, "pause", what, reason)
+
+    def _configure(self, provider: str, model: str | None, verb: str, what: str, reason: str) -> Steps[dict[str, int]]:
+        scope = self._scope(provider, model)
+        if not isinstance(reason, str):
+            raise ConfigError(f"reason must be text, not {reason!r}")
+
+        def steps() -> Steps[dict[str, int]]:
+            figures = yield from self._tending.configure(scope, verb, what, self._who, reason)
+            logger.info("operator %a: %s %a %s (%a)", self._who, verb, scope, what, reason)
+            return figures_of(figures)
+
+        return steps()
+
+    def _reset(self, provider: str | None, model: str | None, everything: bool, reason: str) -> Steps[int]:
+        if provider is None and model is not None:
+            raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
+        owner = None if provider is None else check_name(provider, "provider").casefold()
+        name = None if model is None else check_name(model, "model").casefold()
+        return self._tending.reset(owner, name, everything=everything, who=self._who, reason=reason)
+
+
+class Operator(_Verbs):
+    """
+    Look at a namespace and change it, for every process at once. No instance of it, and without limits of its own.
+
+    Where a verb takes `provider` and `model`: the two name a model; provider alone the provider, "total" the total, and
+    "pool:<name>" a pool. What is set stays until it is unset, whoever restarts; `reason` is kept in the journal.
+
+    Args:
+
+        url, namespace, credential, config: As of :class:`ratelease.Client`.
+
+        who: Who acts, for the journal; host and process if it is not given.
+
+        wire: Connections to share, as a client does; they are not closed with the operator.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        credential: str | None = None,
+        config: Config | None = None,
+        who: str | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        settings = (config or Config()).replace(url=url, namespace=namespace)
+        self._begin(settings, Endpoint(settings) if wire is None else wire.endpoint, credential, who)
+        self._owns_wire = wire is None
+        self._wire = Wire(self._endpoint, settings) if wire is None else wire
+
+    def status(self) -> Status:
+        """What is in use, what waits, what is set and paused. One call per path, so not one moment's picture."""
+        return perform(self._wire, self._tending.status(), self._config.store_timeout)
+
+    def instances(self) -> list[Instance]:
+        """The clients that are alive now, in all processes."""
+        return perform(self._wire, self._tending.instances(), self._config.store_timeout)
+
+    def journal(self) -> tuple[Deed, ...]:
+        """What operators did, the newest first; the last 200."""
+        return perform(self._wire, self._tending.journal(), self._config.store_timeout)
+
+    def set_limits(
+        self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
+    ) -> dict[str, int]:
+        """
+        Replace figures of a scope, for all processes on their next admission; other figures stay as they are.
+
+        Who waits is granted what becomes free at once; what runs stays counted, and is never cut off. Returns all that
+        is set on the scope by now.
+
+        Raises:
+
+            ConfigError: `limits` has no figure, or a name cannot be one.
+        """
+        return perform(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
+
+    def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> dict[str, int]:
+        """
+        Take figures back that were set ("concurrency", "rpm", "requests/10s"), all of them if none is named.
+
+        The next source holds again at once. Returns what is still set.
+        """
+        return perform(self._wire, self._unset(provider, model, figures, reason), self._config.store_timeout)
+
+    def pause(
+        self, provider: str, model: str | None = None, *, seconds: Seconds | None = None, reason: str = ""
+    ) -> None:
+        """Let nobody send on a scope for so many seconds, or until :meth:`resume`. What runs goes on."""
+        perform(self._wire, self._pause(provider, model, seconds, reason), self._config.store_timeout)
+
+    def resume(self, provider: str, model: str | None = None, *, reason: str = "") -> None:
+        """End the pause of a scope in all processes."""
+        perform(self._wire, self._configure(provider, model, "resume", "", reason), self._config.store_timeout)
+
+    def reset(
+        self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
+    ) -> int:
+        """
+        Clear windows and pauses of a model, a provider with its models, or the namespace, for every instance.
+
+        Leases, waiters and what is set stay, unless `all` is given. Keys of ours that hold a wrong type are removed.
+        Returns the number of keys removed.
+        """
+        return perform(self._wire, self._reset(provider, model, all, reason), self._config.store_timeout)
+
+    def close(self) -> None:
+        """Close the connections; those of a client stay."""
+        if self._owns_wire:
+            self._wire.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncOperator(_Verbs):
+    """As :class:`Operator`, for the event loop that it is first used in."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        credential: str | None = None,
+        config: Config | None = None,
+        who: str | None = None,
+        wire: AsyncWire | None = None,
+    ) -> None:
+        settings = (config or Config()).replace(url=url, namespace=namespace)
+        self._begin(settings, Endpoint(settings) if wire is None else wire.endpoint, credential, who)
+        self._owns_wire = wire is None
+        self._wire = AsyncWire(self._endpoint, settings) if wire is None else wire
+
+    async def status(self) -> Status:
+        """As :meth:`Operator.status`."""
+        return await perform_async(self._wire, self._tending.status(), self._config.store_timeout)
+
+    async def instances(self) -> list[Instance]:
+        """As :meth:`Operator.instances`."""
+        return await perform_async(self._wire, self._tending.instances(), self._config.store_timeout)
+
+    async def journal(self) -> tuple[Deed, ...]:
+        """As :meth:`Operator.journal`."""
+        return await perform_async(self._wire, self._tending.journal(), self._config.store_timeout)
+
+    async def set_limits(
+        self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
+    ) -> dict[str, int]:
+        """As :meth:`Operator.set_limits`."""
+        return await perform_async(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
+
+    async def unset_limits(
+        self, provider: str, model: str | None = None, *figures: str, reason: str = ""
+    ) -> dict[str, int]:
+        """As :meth:`Operator.unset_limits`."""
+        return await perform_async(
+            self._wire, self._unset(provider, model, figures, reason), self._config.store_timeout
+        )
+
+    async def pause(
+        self, provider: str, model: str | None = None, *, seconds: Seconds | None = None, reason: str = ""
+    ) -> None:
+        """As :meth:`Operator.pause`."""
+        await perform_async(self._wire, self._pause(provider, model, seconds, reason), self._config.store_timeout)
+
+    async def resume(self, provider: str, model: str | None = None, *, reason: str = "") -> None:
+        """As :meth:`Operator.resume`."""
+        steps = self._configure(provider, model, "resume", "", reason)
+        await perform_async(self._wire, steps, self._config.store_timeout)
+
+    async def reset(
+        self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
+    ) -> int:
+        """As :meth:`Operator.reset`."""
+        return await perform_async(self._wire, self._reset(provider, model, all, reason), self._config.store_timeout)
+
+    async def close(self) -> None:
+        """Close the connections; those of a client stay."""
+        if self._owns_wire:
+            await self._wire.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
