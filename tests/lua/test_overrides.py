@@ -137,6 +137,17 @@ def test_another_window_begins_with_what_the_old_one_counted(
 
 
 @pytest.mark.covers("RW-14")
+def test_what_was_carried_stays_where_the_first_call_charges_nothing(make_store: MakeStore) -> None:
+    """It only parks; the others find the new window as full as it did."""
+    store = make_store(limits={"openai/gpt-4o": Limits(rpm=60, guard=0)})
+    one = store.instance()
+    one.send([one.request("gpt-4o") for _ in range(40)])
+    newer = store.instance({"openai/gpt-4o": Limits(rates=[Rate(30, per=10.0)], guard=0)})
+    assert newer.acquire("gpt-4o", wait=FOR_EVER).status is PARKED
+    assert rates(newer) == {"requests/10s": (40, 30)}
+
+
+@pytest.mark.covers("RW-14")
 def test_flapping_between_two_configurations_never_admits_more(make_store: MakeStore, clock: DrivenClock) -> None:
     """An operator goes to and fro between windows within one of them: thirty stay thirty."""
     store = make_store(limits={"openai/gpt-4o": Limits(rates=[], rpm=30, guard=0)})
