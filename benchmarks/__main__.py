@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [acquire] [growth] [sizes] [handoff] [window]`."""
+"""Run the benchmarks: `python -m benchmarks [acquire] [growth] [sizes] [handoff] [window] [rolling]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import ExitStack
 
 import redis
 
-from benchmarks import acquire, growth, handoff, sizes, window
+from benchmarks import acquire, growth, handoff, rolling, sizes, window
 from ratelease.testing import RedisServer, find_server
 
-NAMES = ("acquire", "growth", "sizes", "handoff", "window")
+NAMES = ("acquire", "growth", "sizes", "handoff", "window", "rolling")
 
 
 def main() -> None:
@@ -46,6 +46,8 @@ def main() -> None:
             handoff.run(url)
         if "window" in wanted:
             window.run()
+        if "rolling" in wanted:
+            rolling.run(url)
     print(f"\n{time.perf_counter() - began:.0f} s in all")
 
 
