@@ -25,6 +25,7 @@
 --       a new id is admitted, one that does not where ids are only claimed or repeated.
 -- Cost: O(scopes + rates) and O(log n) of leases and waiters a request; a refusal by a rate reads up to 68 slots.
 --- @include "lib/open_path"
+--- @include "lib/nobody_waits"
 --- @include "lib/sweep"
 --- @include "lib/advance"
 --- @include "lib/estimate_costs"
@@ -54,15 +55,18 @@ local texts = redis.call('HMGET', path.records, unpack(ids))
 for i, want in ipairs(requests) do
   path.entries[want.id] = record(texts[i]) or false
   local kept = path.entries[want.id]
+  path.recorded = path.recorded or kept
   if kept and kept.state == 'W' and not redis.call('ZSCORE', path.queue, want.id) then
     path.enqueue[want.id] = kept.ticket
   end
 end
 local hold = tonumber(texts[#ids])
+path.recorded = path.recorded or hold
+path.nobody_waits = not next(path.enqueue) and nobody_waits(path)
 
 sweep(path, ids)
 load_scopes(path)
-local waiting = redis.call('ZCARD', path.queue)
+local waiting = path.nobody_waits and 0 or redis.call('ZCARD', path.queue)
 if waiting > 0 or next(path.enqueue) then
   path.queued = true
   advance(path)
@@ -159,24 +163,27 @@ for _, want in ipairs(requests) do
 end
 
 -- These are only written from here on. If one holds a wrong type, that has to end the call before its first write.
-if growing then
+local tends = path.tend or parked
+local registers = parked or path.state['generation:' .. path.instance]
+if growing and (tends or registers) then
   for _, key in ipairs({path.graves, path.instances, path.paths}) do redis.call('ZCARD', key) end
 end
 
 local timer = 0
 if growing or changed then
   timer = head_timer(path)
+  local listed = growing and redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1
   commit(path, growing)
-  if growing or parked then
+  if tends or listed then
     -- The list of paths lives as long as any window of theirs, so that reset finds what is still counted.
     local lifetime = 4 * path.ttl
     for _, scope in ipairs(path.scopes) do lifetime = math.max(lifetime, 2 * scope.longest) end
-    redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name)
+    if not growing then redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) end
     if redis.call('PTTL', path.paths) < lifetime then redis.call('PEXPIRE', path.paths, lifetime) end
     purge(path)
   end
 end
-if parked or path.state['generation:' .. path.instance] then
+if registers then
   redis.call('ZADD', path.instances, string.format('%.0f', path.now + path.ttl), path.instance)
   redis.call('PEXPIRE', path.instances, 4 * path.ttl)
   if parked then

@@ -23,7 +23,7 @@ path.queued = true
 advance(path)
 local timer = head_timer(path)
 commit(path, false)
-purge(path)
+if path.tend then purge(path) end
 local result = header(path, next_path(path), timer)
 for _, id in ipairs(redis.call('ZRANGE', path.claims, 0, 511)) do
   local granted = entry(path, id)

@@ -13,6 +13,7 @@
 --       First write: one that does not fail at maxmemory.
 -- Cost: O(scopes) and O(log n) a lease where nobody waits; else what the hand-off costs.
 --- @include "lib/open_path"
+--- @include "lib/nobody_waits"
 --- @include "lib/sweep"
 --- @include "lib/advance"
 --- @include "lib/lease_ids"
@@ -41,15 +42,15 @@ local counts = false
 for i, id in ipairs(ids) do
   local kept = record(texts[i + 1])
   path.entries[id] = kept or false
+  path.recorded = path.recorded or kept
   -- Where a rate counts tokens every lease has charged some.
   if how[i] == UNSENT or usage[i] ~= '' and kept and string.find(kept.costs or '', '[tio]') then counts = true end
 end
 local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 
+path.nobody_waits = nobody_waits(path)
 sweep(path, ids)
-local watched = {path.queue}
-for key = 12, #KEYS, 4 do watched[#watched + 1] = KEYS[key] end
-local somebody_waits = redis.call('EXISTS', unpack(watched)) > 0 or next(path.enqueue)
+local somebody_waits = not path.nobody_waits or next(path.enqueue)
 if somebody_waits or counts then load_scopes(path) end
 
 local statuses, timed = {}, false
@@ -107,8 +108,7 @@ end
 commit(path, false)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
-  redis.call('PEXPIRE', path.records, 2 * path.ttl)
-  redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+  if not texts[1] then redis.call('PEXPIRE', path.records, 2 * path.ttl) end
 end
 if next(path.bury) then purge(path) end
 local result = header(path, next_path(path), timer)

@@ -21,8 +21,10 @@ local function commit(path, growing)
   end
   if #texts > 0 then
     chunked('HSET', path.records, texts)
-    redis.call('PEXPIRE', path.records, 2 * path.ttl)
-    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+    if path.tend or not path.recorded then
+      redis.call('PEXPIRE', path.records, 2 * path.ttl)
+      redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+    end
   end
   if #gone > 0 then chunked('HDEL', path.records, gone) end
 

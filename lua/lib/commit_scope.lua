@@ -3,7 +3,7 @@
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
-  if #added > 0 then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
+  if #added > 0 and (scope.tend or scope.was_empty) then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
   if scope.late and #scope.late > 0 then
     local expiries = {}
     for _, member in ipairs(scope.late) do
@@ -48,13 +48,14 @@ local function commit_scope(path, scope, added, dropped)
   if #dead > 0 then chunked('HDEL', scope.windows, dead) end
   if #fields > 0 then
     chunked('HSET', scope.windows, fields)
-    redis.call('PEXPIRE', scope.windows, math.max(scope.longest, 1000))
+    if scope.tend or scope.adopt or not scope.counted then redis.call('PEXPIRE', scope.windows, scope.longest + 1000) end
   end
   if scope.adopt then
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
       'override', scope.override, 'pause', string.format('%.0f', scope.pause), 'in_force', scope.in_force)
   end
-  if scope.refresh then
+  if scope.refresh and (scope.tend or scope.adopt) then
+    redis.call('HSET', scope.state, 'tended', string.format('%.0f', path.now))
     local lifetime = 2 * math.max(path.ttl, math.floor(scope.longest / 2))
     -- A pause that an operator ends is kept by the overrides; this bounds what the state's copy of it costs.
     redis.call('PEXPIRE', scope.state, math.max(lifetime, math.min(scope.pause - path.now, 86400000)))

@@ -31,6 +31,7 @@ local function load_rates(scope, spec, now)
     rate.total = math.max(tonumber(values[4 * i - 3]) or 0, 0)
     rate.oldest = tonumber(values[4 * i - 2]) or rate.slot
     rate.newest = tonumber(values[4 * i - 1]) or rate.oldest
+    scope.counted = scope.counted or values[4 * i - 1]
     rate.count = rate.newest == rate.slot and tonumber(values[4 * i]) or 0
     if rate.newest - rate.oldest > 127 then rate.oldest = rate.newest - 127 end
     if rate.newest > rate.slot and rate.newest - rate.slot <= 60 then

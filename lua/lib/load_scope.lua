@@ -2,6 +2,7 @@
 --- @include "lib/merge_limits"
 --- @include "lib/carry"
 --- @include "lib/scope_name"
+--- @include "lib/tending"
 -- Read one scope of the path: the limits in force, the use, a pause, and who waits for it.
 --
 -- Limits travel with the calls; the set of the highest generation that has called is the agreed one and is kept
@@ -17,10 +18,11 @@ local function load_scope(path, k)
     number = k, state = KEYS[key], windows = KEYS[key + 1], leases = KEYS[key + 2], index = KEYS[key + 3],
     rates = {}, longest = 0,
   }
-  local kept = redis.call('HMGET', scope.state, 'generation', 'limits', 'override', 'pause', 'in_force')
+  local kept = redis.call('HMGET', scope.state, 'generation', 'limits', 'override', 'pause', 'in_force', 'tended')
   local held, spec = tonumber(kept[1]), path.specs[k + 1]
   scope.generation, scope.agreed = held, kept[2] or 'none'
   scope.override, scope.pause = kept[3], tonumber(kept[4]) or 0
+  scope.tend = tending(path, kept[6])
   if spec == '?' then
     scope.unknown = not held
   else
@@ -51,7 +53,8 @@ local function load_scope(path, k)
     scope.late = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now + 600000), '+inf',
       'LIMIT', 0, 1000)
   end
-  local waiting = redis.call('ZRANGE', scope.index, 0, 1, 'WITHSCORES')
+  scope.was_empty = scope.use == 0
+  local waiting = path.nobody_waits and {} or redis.call('ZRANGE', scope.index, 0, 1, 'WITHSCORES')
   for i = 1, #waiting, 2 do
     if waiting[i] ~= path.name then
       scope.ahead, scope.ahead_ticket = waiting[i], tonumber(waiting[i + 1])

@@ -7,4 +7,5 @@ local function load_scopes(path)
     path.scopes[k + 1] = scope
     if scope.unknown then path.unknown = true end
   end
+  path.tend = path.scopes[1].tend
 end

@@ -10,7 +10,8 @@
 -- `asked`: ids of this call. What has lapsed of them is taken back even where the claims that are due are too many
 -- for one call, or have expired themselves: its slot counts no more and may be somebody else's.
 local function sweep(path, asked)
-  local due = redis.call('ZRANGEBYSCORE', path.claims, '-inf', string.format('%.0f', path.now), 'LIMIT', 0, 64)
+  local due = path.nobody_waits and {}
+    or redis.call('ZRANGEBYSCORE', path.claims, '-inf', string.format('%.0f', path.now), 'LIMIT', 0, 64)
   local taken = {}
   for _, id in ipairs(due) do taken[id] = true end
   for _, id in ipairs(asked) do
