@@ -10,11 +10,12 @@
 -- Slots that have left the window are taken off the sum here and deleted by commit(), each once: O(1) amortised.
 local function load_rates(scope, spec, now)
   local fields = {}
-  local share = (tonumber(string.match(spec, 'h(%d+)')) or 1000) / 1000
+  local share = tonumber(string.match(spec, 'h(%d+)')) or 1000
   for unit, window, limit, guard in string.gmatch(spec, '(%l)(%d+)=(%d+)%+(%d+)') do
     local rate = {
       name = unit .. window, unit = unit, window = tonumber(window),
-      limit = math.max(math.floor(limit * share), 1), guard = tonumber(guard), width = math.floor((window + 59) / 60), added = 0, refunds = {}, dead = {},
+      limit = math.max(math.floor(limit * share / 1000), 1), guard = tonumber(guard),
+      width = math.floor((window + 59) / 60), added = 0, refunds = {}, dead = {},
     }
     rate.slot = math.floor(now / rate.width)
     scope.rates[#scope.rates + 1] = rate

@@ -3,6 +3,7 @@
 from .aio import AsyncClient
 from .client import Client
 from .config import Config
+from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
 from .core.status import Status
@@ -18,6 +19,7 @@ __all__ = [
     "AsyncOperator",
     "Client",
     "Config",
+    "EffectiveLimits",
     "Group",
     "Instance",
     "Lease",

@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from .core import admission
 from .core.admission import Ask, Flow, Tell
+from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
 from .core.scripts import Ending
@@ -271,6 +272,10 @@ class AsyncClient(Shell):
     async def status(self) -> Status:
         """As :meth:`ratelease.Client.status`."""
         return await self._perform(self._tending.status())
+
+    async def limits(self, provider: str | None = None, model: str | None = None) -> EffectiveLimits:
+        """As :meth:`ratelease.Client.limits`."""
+        return self._limits(provider, model)
 
     async def instances(self) -> list[Instance]:
         """As :meth:`ratelease.Client.instances`."""

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from .core import admission
 from .core.admission import Ask, Flow, Tell
+from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
 from .core.scripts import Ending
@@ -44,18 +45,32 @@ class Client(Shell):
 
         config: Times and sizes; the arguments below take precedence.
 
+        config_file: A TOML file with settings, limits and pools; else the one that RATELEASE_CONFIG names.
+
         namespace: Deployments with different namespaces share nothing.
 
         credential: A label of the account that the provider meters; accounts do not share limits. Only its hash is
             stored.
 
+        tiers: Which tier of a provider's entries in the file holds: {"openai": "tier2"}.
+
+        env_prefix: How variables begin that state limits ("RATELEASE_LIMIT_").
+
         default_timeout: Seconds that acquire waits if its call does not say (600).
 
         lease_ttl, heartbeat: Seconds that a lease lives without renewal (15), and between renewals (5).
 
+        headroom: The part of each rate that is used, 0.1 to 1, where its limits do not say (1).
+
         unknown: What a model gets that no entry speaks of: "fallback", "unlimited" or "error".
 
+        on_unavailable: What holds while Redis is away: "local", "closed" or "open".
+
+        expected_instances: How many instances share the limits where Redis cannot tell.
+
         require_shared: Refuse memory://.
+
+        redis_options: Further options for redis-py's connections, such as ssl_ca_certs.
 
         on_lost: Called with the lease when one expired before its release. From another thread.
 
@@ -65,7 +80,11 @@ class Client(Shell):
 
     Raises:
 
-        ConfigError: An argument is wrong; all faults are named. Nothing is sent by the constructor.
+        ConfigError: An argument, a variable or the file is wrong; all faults are named. Nothing is sent by the
+            constructor.
+
+    What is None is not given: the environment decides, then the file, then the default. Both are read here, and at no
+    other time.
     """
 
     def _connect(self) -> None:
@@ -291,6 +310,14 @@ class Client(Shell):
     def status(self) -> Status:
         """What is in use, what waits, in the whole namespace. Not one moment's picture: one call per path."""
         return self._perform(self._tending.status())
+
+    def limits(self, provider: str | None = None, model: str | None = None) -> EffectiveLimits:
+        """
+        The limits that this client goes by, with the source of every figure.
+
+        Of a model and all that it shares; without arguments, of every scope that has an entry or has been used.
+        """
+        return self._limits(provider, model)
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
+
+from .checks import Checked, is_number, number, one_of, seconds_of, shown, truth, whole
 from .errors import ConfigError
+from .names import check_name
 
 Unknown = Literal["fallback", "unlimited", "error"]
+OnUnavailable = Literal["local", "closed", "open"]
 
 # Ranges in seconds, inclusive. A relaxed Config, as ratelease.testing.config() makes, only has to be positive.
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "lease_ttl": (10.0, 600.0),
     "heartbeat": (1.0, 300.0),
     "claim_ttl": (1.0, 60.0),
@@ -19,12 +25,56 @@ _RANGES: dict[str, tuple[float, float]] = {
     "store_timeout": (0.05, 300.0),
     "attempt_timeout": (0.05, 60.0),
     "max_hold": (1.0, math.inf),
+    "stream_idle": (0.0, math.inf),
     "default_timeout": (0.0, math.inf),
 }
 
+# What ratelease decides itself about its connections to Redis.
+OWN_OPTIONS = frozenset(
+    {
+        "connection_class", "decode_responses", "encoding", "encoding_errors", "health_check_interval",
+        "max_connections", "parser_class", "protocol", "retry", "retry_on_error", "retry_on_timeout",
+        "single_connection_client", "socket_connect_timeout", "socket_timeout", "url",
+    }
+)  # fmt: skip
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+MOST_INSTANCES = 100_000
+
+_PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def _check_url(value: object) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        # The value is not shown: it may hold a password.
+        raise ValueError("must look like redis://host:6379/0, rediss://, unix:///path or memory://")
+    return value
+
+
+def _check_namespace(value: object) -> str:
+    try:
+        return check_name(value, "")
+    except ConfigError as error:
+        raise ValueError(str(error).strip()) from None
+
+
+def _check_prefix(value: object) -> str:
+    if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+        raise ValueError(f"must be letters, digits and underscores, as RATELEASE_LIMIT_, not {shown(value)}")
+    if "RATELEASE_".startswith(value):
+        raise ValueError("must be longer than RATELEASE_: variables that begin so are settings")
+    return value
+
+
+def _check_options(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"must map names of redis-py's options to values, not {type(value).__name__}")
+    own = sorted(OWN_OPTIONS & value.keys())
+    if own:
+        raise ValueError(f"must leave out {', '.join(own)}: ratelease sets them itself")
+    return dict(value)
+
+
+class Config(Checked, frozen=True):
     """
     Times and sizes. All times are seconds.
 
@@ -50,21 +100,33 @@ class Config:
 
         stream_idle: A wrapped stream without activity for this long is reported, once.
 
+        headroom: The part of each rate that is used where its limits do not say, 0.1 to 1.
+
         unknown: What a model gets that no entry speaks of: "fallback" (30 requests a minute, 2 at once),
             "unlimited", or "error".
 
+        on_unavailable: What holds while the store is away: "local", "closed" or "open".
+
+        expected_instances: How many instances share the limits, where the store cannot tell; from 1.
+
         require_shared: Refuse a store that only this process sees.
+
+        env_prefix: How variables begin that state limits.
+
+        redis_options: Further options for redis-py's connections, such as ssl_ca_certs.
 
         relaxed: Allow times below the ranges above. For tests.
 
     Raises:
 
-        ConfigError: Naming every setting that is out of range.
+        ConfigError: Naming every setting that is out of range or not known.
     """
 
+    # First, since the ranges of the others depend on it.
+    relaxed: Annotated[bool, truth] = False
     # Not shown: it may hold a password.
-    url: str = field(default="memory://", repr=False)
-    namespace: str = "default"
+    url: Annotated[str, PlainValidator(_check_url)] = Field(default="memory://", repr=False)
+    namespace: Annotated[str, PlainValidator(_check_namespace)] = "default"
     lease_ttl: float = 15.0
     heartbeat: float = 5.0
     claim_ttl: float = 3.0
@@ -74,35 +136,45 @@ class Config:
     attempt_timeout: float = 1.0
     max_hold: float = 3600.0
     stream_idle: float = 600.0
-    unknown: Unknown = "fallback"
-    require_shared: bool = False
-    relaxed: bool = False
+    headroom: Annotated[float, number(0.1, 1.0)] = 1.0
+    unknown: Annotated[Unknown, one_of("fallback", "unlimited", "error")] = "fallback"
+    on_unavailable: Annotated[OnUnavailable, one_of("local", "closed", "open")] = "local"
+    expected_instances: Annotated[int, whole(1, MOST_INSTANCES)] | None = None
+    require_shared: Annotated[bool, truth] = False
+    env_prefix: Annotated[str, PlainValidator(_check_prefix)] = "RATELEASE_LIMIT_"
+    redis_options: Annotated[Mapping[str, Any], PlainValidator(_check_options)] = Field(
+        default_factory=dict, repr=False
+    )
 
-    def __post_init__(self) -> None:
-        faults = [fault for name, (low, high) in _RANGES.items() if (fault := self._fault(name, low, high))]
-        if not faults and self.lease_ttl < 2 * self.heartbeat:
-            faults.append(
+    @field_validator(*RANGES, mode="plain")
+    @classmethod
+    def _check_time(cls, value: object, info: ValidationInfo) -> float:
+        low, high = RANGES[str(info.field_name)]
+        if info.data.get("relaxed") and low:
+            low = 0.001
+        seconds = seconds_of(value)
+        if not is_number(seconds, low, high):
+            raise ValueError(f"must be {low:g} to {high:g} seconds, not {shown(value)}")
+        return seconds  # type: ignore[return-value]
+
+    @model_validator(mode="after")
+    def _outlives_a_heartbeat(self, info: ValidationInfo) -> Self:
+        if not (info.context or {}).get("part") and self.lease_ttl < 2 * self.heartbeat:
+            raise ValueError(
                 f"lease_ttl ({self.lease_ttl:g} s) must be at least twice the heartbeat ({self.heartbeat:g} s), "
                 "or one late heartbeat loses every lease"
             )
-        if self.unknown not in ("fallback", "unlimited", "error"):
-            faults.append(f"unknown must be 'fallback', 'unlimited' or 'error', not {self.unknown!r}")
-        if not isinstance(self.url, str) or "://" not in self.url:
-            faults.append("url must look like redis://host:6379/0, rediss://, unix:///path or memory://")
-        if faults:
-            raise ConfigError("; ".join(faults))
+        return self
 
-    def _fault(self, name: str, low: float, high: float) -> str | None:
-        value = getattr(self, name)
-        if self.relaxed and name != "default_timeout":
-            low = 0.001
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and not math.isnan(value) and low <= value <= high:
-            return None
-        return f"{name} must be {low:g} to {high:g} seconds, not {value!r}"
+    def __hash__(self) -> int:
+        # Without redis_options, whose values may be anything.
+        return hash(tuple(value for name, value in self.__dict__.items() if name != "redis_options"))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that were stated, by name; the others are defaults."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
     def replace(self, **changes: object) -> Config:
         """The same settings with every change that is not None."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values.update({name: value for name, value in changes.items() if value is not None})
-        return Config(**values)
+        return Config(**{**self.given, **{name: value for name, value in changes.items() if value is not None}})

@@ -15,6 +15,7 @@ Every error of ratelease. What the caller can do decides the class:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
@@ -111,6 +112,21 @@ class ImpossibleRequest(RateleaseError, ValueError):
 
 class ConfigError(RateleaseError, ValueError):
     """An argument or a setting is wrong."""
+
+    _faults: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, faults: Iterable[str]) -> ConfigError:
+        """One error for all of these faults."""
+        named = tuple(dict.fromkeys(faults))
+        error = cls("; ".join(named))
+        error._faults = named
+        return error
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Each fault that the message names, by itself."""
+        return self._faults or (str(self),)
 
 
 class StoreUnavailable(RateleaseError, ConnectionError):

@@ -1,13 +1,13 @@
-"""Limits as people state them: rates, concurrency, pools, and which of them a model gets."""
+"""Limits as people state them: rates, concurrency, pools."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from .errors import ConfigError
+from pydantic import PlainValidator, model_validator
+
+from .checks import Checked, number, one_of, shown, whole
 
 Unit = Literal["requests", "tokens", "input_tokens", "output_tokens"]
 
@@ -28,20 +28,12 @@ SHORT_FORMS: dict[str, tuple[Unit, float]] = {
     "burst": ("requests", 1.0),
 }
 
+_SHORT_NAMES = {(unit, round(per * 1000)): name for name, (unit, per) in SHORT_FORMS.items()}
 
-def _positive_int(value: object, what: str, faults: list[str]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= HIGHEST_LIMIT:
-        faults.append(f"{what} must be a whole number from 1 to {HIGHEST_LIMIT:,}, not {value!r}")
-
-
-def _finite(value: object, low: float, high: float) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value) and low <= value <= high
+Count = Annotated[int, whole(1, HIGHEST_LIMIT)]
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Checked, frozen=True):
     """
     At most `limit` units in any `per` seconds.
 
@@ -58,28 +50,52 @@ class Rate:
         ConfigError: A figure is outside its range.
     """
 
-    limit: int
-    per: float = 60.0
-    of: Unit = "requests"
+    limit: Count
+    per: Annotated[float, number(0.01, LONGEST_WINDOW, " seconds")] = 60.0
+    of: Annotated[Unit, one_of(*UNITS)] = "requests"
 
-    def __post_init__(self) -> None:
-        faults: list[str] = []
-        _positive_int(self.limit, "Rate.limit", faults)
-        if not _finite(self.per, 0.01, LONGEST_WINDOW):
-            faults.append(f"Rate.per must be 0.01 to {LONGEST_WINDOW:,.0f} seconds, not {self.per!r}")
-        if self.of not in UNITS:
-            faults.append(f"Rate.of must be one of {', '.join(UNITS)}, not {self.of!r}")
-        if faults:
-            raise ConfigError("; ".join(faults))
+    def __init__(self, limit: int, per: float = 60.0, of: Unit = "requests") -> None:
+        super().__init__(limit=limit, per=per, of=of)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @property
     def window_ms(self) -> int:
         """The window in whole milliseconds."""
         return round(self.per * 1000)
 
+    @property
+    def name(self) -> str:
+        """The figure that it states: its short form if it has one, else as "requests/10s"."""
+        return _SHORT_NAMES.get((self.of, self.window_ms), rate_label(self.of, self.window_ms))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+
+def rate_label(unit: str, window_ms: int) -> str:
+    """A rate as people read it: requests/60s."""
+    return f"{unit}/{f'{window_ms / 1000:.3f}'.rstrip('0').rstrip('.')}s"
+
+
+def per_mille(headroom: float) -> int:
+    """A headroom in thousandths, as scripts have it: exact where a product of floats is not."""
+    return round(headroom * 1000)
+
+
+def scaled(limit: int, headroom: float) -> int:
+    """What the headroom leaves of the limit of a rate: rounded down, and 1 at least."""
+    return max(limit * per_mille(headroom) // 1000, 1)
+
+
+def _check_rates(value: object) -> tuple[Rate, ...]:
+    if isinstance(value, (Rate, str, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"must be a sequence of Rate, not {shown(value)}")  # noqa: TRY004 - pydantic gathers them
+    rates = tuple(value)
+    odd = [shown(rate) for rate in rates if not isinstance(rate, Rate)]
+    if odd:
+        raise ValueError(f"must hold Rate, not {', '.join(odd[:3])}")
+    return rates
+
+
+class Limits(Checked, frozen=True):
     """
     What one scope may use. Nothing given means no limit: use is counted all the same.
 
@@ -95,61 +111,90 @@ class Limits:
 
         concurrency: Calls in flight, counted by weight.
 
+        headroom: The part of each rate that is used, 0.1 to 1: 0.7 admits 350 of 500 (rounded down, 1 at least) and
+            leaves the rest to others. Concurrency is not scaled. None: `Config.headroom`.
+
         guard: Seconds that a charge counts beyond its window, since calls reach the provider later than they are
             granted. 0 to 60; never more than a tenth of the window is used.
 
     Raises:
 
-        ConfigError: A figure is outside its range, or two rates count the same units over the same window. All faults
-            are named together.
+        ConfigError: A figure is outside its range or not known, or two rates count the same units over the same
+            window. All faults are named together.
     """
 
-    rpm: int | None = None
-    rpd: int | None = None
-    tpm: int | None = None
-    tpd: int | None = None
-    itpm: int | None = None
-    otpm: int | None = None
-    burst: int | None = None
-    rates: Sequence[Rate] = ()
-    concurrency: int | None = None
-    guard: float = DEFAULT_GUARD
+    rpm: Count | None = None
+    rpd: Count | None = None
+    tpm: Count | None = None
+    tpd: Count | None = None
+    itpm: Count | None = None
+    otpm: Count | None = None
+    burst: Count | None = None
+    rates: Annotated[Sequence[Rate], PlainValidator(_check_rates)] = ()
+    concurrency: Count | None = None
+    headroom: Annotated[float, number(0.1, 1.0)] | None = None
+    guard: Annotated[float, number(0, 60, " seconds")] = DEFAULT_GUARD
 
-    def __post_init__(self) -> None:
-        faults: list[str] = []
-        for name in (*SHORT_FORMS, "concurrency"):
-            value = getattr(self, name)
-            if value is not None:
-                _positive_int(value, name, faults)
-        if not _finite(self.guard, 0, 60):
-            faults.append(f"guard must be 0 to 60 seconds, not {self.guard!r}")
-        if isinstance(self.rates, Rate) or not isinstance(self.rates, Iterable):
-            faults.append(f"rates must be a sequence of Rate, not {self.rates!r}")
-        else:
-            object.__setattr__(self, "rates", tuple(self.rates))
-            faults += [f"rates must hold Rate, not {rate!r}" for rate in self.rates if not isinstance(rate, Rate)]
-        if not faults:
-            seen: set[tuple[str, int]] = set()
-            for rate in self.windows:
-                if (rate.of, rate.window_ms) in seen:
-                    faults.append(f"two rates of {rate.of} per {rate.per:g} s: give one")
-                seen.add((rate.of, rate.window_ms))
-        if faults:
-            raise ConfigError("Limits: " + "; ".join(faults))
+    @model_validator(mode="after")
+    def _one_rate_a_window(self) -> Self:
+        seen: dict[str, Rate] = {}
+        twice = [rate for rate in self.windows if seen.setdefault(rate.name, rate) is not rate]
+        if twice:
+            raise ValueError("; ".join(f"two rates of {rate.of} per {rate.per:g} s: give one" for rate in twice))
+        return self
 
     @property
     def windows(self) -> tuple[Rate, ...]:
         """Every rate, the short forms first."""
         short = [
-            Rate(getattr(self, name), per=per, of=unit)
+            Rate(value, per=per, of=unit)
             for name, (unit, per) in SHORT_FORMS.items()
-            if getattr(self, name) is not None
+            if (value := getattr(self, name)) is not None
         ]
         return (*short, *self.rates)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """
+        What was given, by name, in the units of the arguments.
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+        Further rates are called "requests/10s". What was not given, or given as None, is not in it.
+        """
+        figures: dict[str, float] = {rate.name: rate.limit for rate in self.windows}
+        for name in ("concurrency", "headroom", "guard"):
+            value = getattr(self, name)
+            if value is not None and name in self.model_fields_set:
+                figures[name] = value
+        return figures
+
+    @classmethod
+    def of_figures(cls, figures: Mapping[str, float]) -> Limits:
+        """The limits that these :attr:`figures` state."""
+        given: dict[str, Any] = {name: value for name, value in figures.items() if "/" not in name}
+        rates = []
+        for name, value in figures.items():
+            unit, slash, window = name.partition("/")
+            if slash:
+                rates.append(Rate(int(value), per=float(window.removesuffix("s")), of=unit))  # type: ignore[arg-type]
+        return cls(rates=tuple(rates), **given)
+
+
+def _check_models(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"must be a sequence of keys, not {shown(value)}")  # noqa: TRY004 - pydantic gathers them
+    models = tuple(value)
+    if not all(isinstance(key, str) and ("/" in key or "*" in key) for key in models):
+        raise ValueError("must hold keys such as 'anthropic/claude-opus-*'")
+    return models
+
+
+def _check_limits(value: object) -> Limits:
+    if not isinstance(value, Limits):
+        raise ValueError(f"must be Limits(…), not {shown(value)}")  # noqa: TRY004 - pydantic gathers them
+    return value
+
+
+class Pool(Checked, frozen=True):
     """
     Limits that several models share.
 
@@ -160,120 +205,10 @@ class Pool:
         limits: What the pool may use.
     """
 
-    models: Sequence[str] = ()
-    limits: Limits = field(default_factory=Limits)
+    models: Annotated[Sequence[str], PlainValidator(_check_models)] = ()
+    limits: Annotated[Limits, PlainValidator(_check_limits)]
 
-    def __post_init__(self) -> None:
-        if isinstance(self.models, str):
-            raise ConfigError(f"Pool.models must be a sequence of keys, not the one text {self.models!r}")
-        object.__setattr__(self, "models", tuple(self.models))
-        if not all(isinstance(key, str) and key for key in self.models):
-            raise ConfigError("Pool.models must hold keys such as 'anthropic/claude-opus-*'")
-        if not isinstance(self.limits, Limits):
-            raise ConfigError(f"Pool.limits must be Limits, not {self.limits!r}")
+    def __init__(self, models: Sequence[str] = (), limits: Limits | None = None) -> None:
+        super().__init__(models=models, limits=Limits() if limits is None else limits)
 
-
-# What a model gets that nothing in the configuration speaks of.
-FALLBACK = Limits(rpm=30, concurrency=2)
-
-
-def _split(key: object) -> tuple[str, str | None]:
-    if not isinstance(key, str) or not key.strip():
-        raise ConfigError(f"a key of limits must be 'provider/model', 'provider' or 'total', not {key!r}")
-    provider, slash, model = key.casefold().partition("/")
-    if provider.strip("*") == "" or (slash and not model):
-        raise ConfigError(f"limits[{key!r}]: name a provider; a bare '*' would hide every mistake in a name")
-    if "*" in provider:
-        raise ConfigError(f"limits[{key!r}]: a pattern may stand behind the slash only")
-    return provider, model if slash else None
-
-
-def _matches(pattern: str, name: str) -> bool:
-    head, *rest = pattern.split("*")
-    if not rest:
-        return pattern == name
-    if not name.startswith(head) or not name.endswith(rest[-1]) or len(name) < len(pattern.replace("*", "")):
-        return False
-    at, end = len(head), len(name) - len(rest[-1])
-    for part in rest[:-1]:
-        found = name.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
-
-
-class LimitBook:
-    """
-    The limits that one client was given, and what each scope gets from them.
-
-    `None` from :meth:`model` and its like means that the book does not speak of that scope.
-    """
-
-    def __init__(self, limits: Mapping[str, Limits] | None, pools: Mapping[str, Pool] | None) -> None:
-        self.total: Limits | None = None
-        self.providers: dict[str, Limits] = {}
-        self.pools: dict[str, Pool] = {}
-        self._exact: dict[tuple[str, str], Limits] = {}
-        self._patterns: list[tuple[str, str, Limits]] = []
-        faults: list[str] = []
-        for key, value in (limits or {}).items():
-            try:
-                self._add(key, value)
-            except ConfigError as error:
-                faults.append(str(error))
-        for name, pool in (pools or {}).items():
-            if not isinstance(name, str) or not name or not isinstance(pool, Pool):
-                faults.append(f"pools[{name!r}] must be a Pool")
-            else:
-                self.pools[name.casefold()] = pool
-        if faults:
-            raise ConfigError("; ".join(faults))
-        # The longest pattern wins, however they were ordered.
-        self._patterns.sort(key=lambda entry: (-len(entry[1].replace("*", "")), entry[1]))
-
-    def _add(self, key: str, value: object) -> None:
-        if not isinstance(value, Limits):
-            raise ConfigError(f"limits[{key!r}] must be Limits(…), not {value!r}")
-        provider, model = _split(key)
-        if model is None:
-            if provider == "total":
-                self.total = value
-            else:
-                self.providers[provider] = value
-        elif "*" in model:
-            self._patterns.append((provider, model, value))
-        else:
-            self._exact[provider, model] = value
-
-    def model(self, provider: str, model: str) -> Limits | None:
-        """The entry of a model: its own, else the longest pattern that matches. Names are case-folded."""
-        exact = self._exact.get((provider, model))
-        if exact is not None:
-            return exact
-        for owner, pattern, limits in self._patterns:
-            if owner == provider and _matches(pattern, model):
-                return limits
-        return None
-
-    def provider(self, provider: str) -> Limits | None:
-        """The entry that all models of a provider share."""
-        return self.providers.get(provider)
-
-    def pools_of(self, provider: str, model: str) -> list[str]:
-        """The pools that a model belongs to by configuration, in order of name."""
-        name = f"{provider}/{model}"
-        return sorted(
-            pool
-            for pool, definition in self.pools.items()
-            if any(_matches(pattern.casefold(), name) for pattern in definition.models)
-        )
-
-    def pool(self, name: str) -> Limits | None:
-        """The limits of a pool: its own entry, else the longest template ("tenant:*") that matches."""
-        if name in self.pools:
-            return self.pools[name].limits
-        templates = [key for key in self.pools if "*" in key and _matches(key, name)]
-        if not templates:
-            return None
-        return self.pools[max(templates, key=lambda key: (len(key.replace("*", "")), key))].limits
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

@@ -10,13 +10,15 @@ from typing import Self
 from .config import Config
 from .core.instances import Instance
 from .core.journal import Deed
-from .core.keys import Keyspace, check_name, credential_label, make_path
+from .core.keys import Keyspace, credential_label, make_path
 from .core.model import figure_name, figures_of, overrides_of
 from .core.session import Session
 from .core.status import Status
 from .core.tending import Steps, Tending
 from .errors import ConfigError
 from .limits import Limits
+from .names import check_name
+from .settings import settle
 from .shell import Seconds, seconds_of
 from .store.endpoint import Endpoint
 from .store.log import logger
@@ -102,6 +104,13 @@ class _Verbs:
         return self._tending.reset(owner, name, everything=everything, who=self._who, reason=reason)
 
 
+def _settled(config: Config | None, url: str | None, namespace: str | None, wire: object) -> Config:
+    """The settings of a client whose connections are shared; else those that environment and file complete."""
+    if wire is not None and config is not None:
+        return config.replace(url=url, namespace=namespace)
+    return settle(arguments={"url": url, "namespace": namespace}, config=config).config
+
+
 class Operator(_Verbs):
     """
     Look at a namespace and change it, for every process at once. No instance of it, and without limits of its own.
@@ -111,7 +120,7 @@ class Operator(_Verbs):
 
     Args:
 
-        url, namespace, credential, config: As of :class:`ratelease.Client`.
+        url, namespace, credential, config: As of :class:`ratelease.Client`; environment and file complete them.
 
         who: Who acts, for the journal; host and process if it is not given.
 
@@ -128,7 +137,7 @@ class Operator(_Verbs):
         who: str | None = None,
         wire: Wire | None = None,
     ) -> None:
-        settings = (config or Config()).replace(url=url, namespace=namespace)
+        settings = _settled(config, url, namespace, wire)
         self._begin(settings, Endpoint(settings) if wire is None else wire.endpoint, credential, who)
         self._owns_wire = wire is None
         self._wire = Wire(self._endpoint, settings) if wire is None else wire
@@ -216,7 +225,7 @@ class AsyncOperator(_Verbs):
         who: str | None = None,
         wire: AsyncWire | None = None,
     ) -> None:
-        settings = (config or Config()).replace(url=url, namespace=namespace)
+        settings = _settled(config, url, namespace, wire)
         self._begin(settings, Endpoint(settings) if wire is None else wire.endpoint, credential, who)
         self._owns_wire = wire is None
         self._wire = AsyncWire(self._endpoint, settings) if wire is None else wire

@@ -12,17 +12,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from .config import Config
+from .config import Config, OnUnavailable, Unknown
 from .core import admission
 from .core.admission import Outer
+from .core.figures import EffectiveLimits, effective_limits
 from .core.instances import check_metadata
-from .core.keys import check_name
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
 from .core.scripts import Ending
 from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
 from .errors import ConfigError
-from .limits import LimitBook, Limits, Pool
+from .limits import Limits, Pool
+from .names import check_name
+from .settings import settle
 from .store.endpoint import forget_parent
 from .store.hold import Hold
 from .store.keeper import live_keepers
@@ -83,34 +85,56 @@ class Shell:
         limits: Mapping[str, Limits] | None = None,
         pools: Mapping[str, Pool] | None = None,
         config: Config | None = None,
+        config_file: str | os.PathLike[str] | None = None,
         namespace: str | None = None,
         credential: str | None = None,
+        tiers: Mapping[str, str] | None = None,
+        env_prefix: str | None = None,
         default_timeout: Seconds | None = None,
         lease_ttl: Seconds | None = None,
         heartbeat: Seconds | None = None,
-        unknown: str | None = None,
+        headroom: float | None = None,
+        unknown: Unknown | None = None,
+        on_unavailable: OnUnavailable | None = None,
+        expected_instances: int | None = None,
         require_shared: bool | None = None,
+        redis_options: Mapping[str, Any] | None = None,
         on_lost: Callable[[Any], object] | None = None,
         on_queued: Callable[[Refusal], object] | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
-        times = {"default_timeout": default_timeout, "lease_ttl": lease_ttl, "heartbeat": heartbeat}
-        changes: dict[str, object] = {
-            name: None if value is None else seconds_of(value, name) for name, value in times.items()
-        }
-        self._config = (config or Config()).replace(
-            url=url, namespace=namespace, unknown=unknown, require_shared=require_shared, **changes
+        self._settings = settle(
+            arguments={
+                "url": url,
+                "namespace": namespace,
+                "env_prefix": env_prefix,
+                "default_timeout": default_timeout,
+                "lease_ttl": lease_ttl,
+                "heartbeat": heartbeat,
+                "headroom": headroom,
+                "unknown": unknown,
+                "on_unavailable": on_unavailable,
+                "expected_instances": expected_instances,
+                "require_shared": require_shared,
+                "redis_options": redis_options,
+            },
+            config=config,
+            config_file=config_file,
+            limits=limits,
+            pools=pools,
+            tiers=tiers,
         )
-        self._book = LimitBook(limits, pools)
+        self._config, self._book = self._settings.config, self._settings.book
         self._credential = credential
         self._metadata = check_metadata(metadata)
         self._on_lost = on_lost
         self._on_queued = on_queued
         self._closed = False
         self._begin()
-        if not self._rt.endpoint.shared and url is None and config is None:
+        if "url" not in self._settings.sources:
             logger.warning(
-                "no store was named: limits are kept in this process only. Pass url='redis://…' to share them"
+                "no store was named: limits are kept in this process only. Pass url='redis://…' or set RATELEASE_URL "
+                "to share them"
             )
         _clients.add(self)
 
@@ -287,6 +311,28 @@ class Shell:
                 logger.exception("on_queued raised")
 
     # ---- tending -----------------------------------------------------------------------------------------------
+
+    def _limits(
+        self, provider: str | None, model: str | None, overrides: Mapping[str, Mapping[str, int]] | None = None
+    ) -> EffectiveLimits:
+        """The limits of one model's path, or of all scopes that this client knows."""
+        self._check_open()
+        runtime, sources = self._rt, self._settings.sources
+        if (provider is None) != (model is None):
+            raise ConfigError("limits: give both provider and model, or neither")
+        paths = [line.path for line in runtime.lines()]
+        if provider is not None and model is not None:
+            names = check_name(provider, "provider").casefold(), check_name(model, "model").casefold()
+            paths = [runtime.path(*names)]
+        return effective_limits(
+            self._book,
+            paths,
+            credential=runtime.credential,
+            unknown=self._config.unknown,
+            headroom=(self._config.headroom, sources.get("headroom", "default")),
+            configured=provider is None,
+            overrides=overrides or {},
+        )
 
     def _resetting(self, provider: str | None, model: str | None, everything: bool) -> Steps[int]:
         if provider is None and model is not None:

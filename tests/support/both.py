@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from ratelease import AsyncClient, Client, Instance, Outcome, Refusal, Status
+from ratelease import AsyncClient, Client, EffectiveLimits, Instance, Outcome, Refusal, Status
 from support.wait_until import wait_until_async
 
 T = TypeVar("T")
@@ -259,6 +259,11 @@ class Limiter:
         """What is in use and what waits."""
         status: Status = await self.call(self.client.status)
         return status
+
+    async def limits(self, *arguments: str) -> EffectiveLimits:
+        """What holds here, and who says so."""
+        limits: EffectiveLimits = await self.call(self.client.limits, *arguments)
+        return limits
 
     async def in_flight(self, scope: str) -> int:
         """How many slots of a scope are in use; 0 where nobody knows of it."""

@@ -21,12 +21,12 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from ratelease import Config, Limits, Pool
+from ratelease.book import LimitBook
 from ratelease.core import scripts
 from ratelease.core.keys import Keyspace, parse_path
 from ratelease.core.model import Answer, Ended, Header, Held, Line, Request, Verdict, costs_of
 from ratelease.core.scripts import Call, Ending
 from ratelease.core.status import QueueStatus, ScopeStatus, read_snapshot
-from ratelease.limits import LimitBook
 from ratelease.store.lua_source import load_script
 from ratelease.store.runtime import Runtime
 

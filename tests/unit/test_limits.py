@@ -7,7 +7,6 @@ import pytest
 from ratelease import Limits, Pool, Rate
 from ratelease.core.model import spec_of
 from ratelease.errors import ConfigError
-from ratelease.limits import LimitBook
 
 
 @pytest.mark.parametrize(
@@ -108,70 +107,6 @@ def test_limits_and_rates_are_values() -> None:
 def test_scripts_read_limits_as_one_line(limits: Limits | None, spec: str) -> None:
     """The guard is capped at a tenth of its window."""
     assert spec_of(limits) == spec
-
-
-# ---- the book ----------------------------------------------------------------------------------------------
-
-A, B, C, D = (Limits(rpm=number) for number in (1, 2, 3, 4))
-
-
-def test_a_model_gets_its_own_entry_before_any_pattern() -> None:
-    """The exact name, then the pattern with most letters, however they are ordered."""
-    book = LimitBook({"openai/*": A, "openai/gpt-4*": B, "openai/gpt-4o": C, "openai/*mini": D}, None)
-    assert book.model("openai", "gpt-4o") == C
-    assert book.model("openai", "gpt-4-turbo") == B
-    assert book.model("openai", "o3-mini") == D
-    assert book.model("openai", "davinci") == A
-    assert book.model("anthropic", "gpt-4o") is None
-
-
-@pytest.mark.parametrize(
-    "pattern, name, matches",
-    [
-        ("claude-*", "claude-3", True),
-        ("claude-*", "claude-", True),
-        ("claude-*", "claude", False),
-        ("*-opus-*", "claude-opus-4", True),
-        ("*-opus-*", "claude-opus", False),
-        ("a*b*c", "a-b-c", True),
-        ("a*b*c", "acb", False),
-        ("a*a", "a", False),
-        ("ab*ba", "aba", False),
-        ("*.*", "a.b", True),
-        ("gpt-4.1", "gpt-451", False),
-        ("llama3:*", "llama3:8b", True),
-    ],
-)
-def test_a_star_stands_for_any_letters_and_nothing_else_is_special(pattern: str, name: str, matches: bool) -> None:
-    """Dots, brackets and the like are themselves."""
-    book = LimitBook({f"some/{pattern}": A}, None)
-    assert (book.model("some", name) == A) is matches
-
-
-def test_keys_are_split_at_their_first_slash_and_case_folded() -> None:
-    """A model's name may have slashes; total and providers have none."""
-    book = LimitBook({"OpenAI": A, "total": B, "HuggingFace/Meta/Llama": C}, None)
-    assert book.provider("openai") == A
-    assert book.total == B
-    assert book.model("huggingface", "meta/llama") == C
-
-
-def test_a_model_is_in_every_pool_that_lists_it() -> None:
-    """By name or by pattern, in order of the pools' names; a template gives limits to pools that requests name."""
-    pools = {
-        "Opus": Pool(["anthropic/claude-opus-*"], A),
-        "big": Pool(["openai/gpt-4o", "Anthropic/*"], B),
-        "tenant:*": Pool(limits=C),
-        "tenant:vip*": Pool(limits=D),
-    }
-    book = LimitBook(None, pools)
-    assert book.pools_of("anthropic", "claude-opus-4") == ["big", "opus"]
-    assert book.pools_of("openai", "gpt-4o") == ["big"]
-    assert book.pools_of("openai", "o3") == []
-    assert book.pool("opus") == A
-    assert book.pool("tenant:7") == C
-    assert book.pool("tenant:vip-1") == D
-    assert book.pool("other") is None
 
 
 @pytest.mark.parametrize("models", ["openai/gpt-4o", [""], [4]])

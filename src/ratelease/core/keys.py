@@ -18,9 +18,8 @@ import hashlib
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from ..errors import ConfigError
+from ..names import check_name
 
-LONGEST_NAME = 256
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -32,34 +31,6 @@ def encode(name: str) -> str:
 def decode(part: str) -> str:
     """The case-folded name that :func:`encode` spelt."""
     return unquote(part)
-
-
-def check_name(name: object, what: str) -> str:
-    """
-    Return the name, if it can be one.
-
-    Raises:
-
-        ConfigError: It is no text, empty, too long, not encodable, or holds control characters or braces.
-    """
-    if not isinstance(name, str):
-        raise ConfigError(f"{what} must be text, not {type(name).__name__}")
-    if not name.strip():
-        raise ConfigError(f"{what} is empty: name it, as in acquire('openai', 'gpt-4o')")
-    if len(name) > LONGEST_NAME:
-        raise ConfigError(
-            f"{what} has {len(name):,} characters ({name[:24]!a}…): the longest name is {LONGEST_NAME}. "
-            "Is this a prompt instead of a name?"
-        )
-    if any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise ConfigError(f"{what} {name!a} has control characters: pass the bare name")
-    if "{" in name or "}" in name:
-        raise ConfigError(f"{what} {name!a} has braces: is this a template that was not filled in?")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ConfigError(f"{what} {name!a} is not valid Unicode: it has a lone surrogate") from None
-    return name
 
 
 def credential_label(credential: str | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..limits import DEFAULT_GUARD, SHORT_FORMS, UNITS, Limits
+from ..limits import DEFAULT_GUARD, SHORT_FORMS, UNITS, Limits, per_mille, rate_label
 from .keys import Path
 
 # One letter a unit in costs, limits and windows, as the Lua files know them.
@@ -212,11 +212,19 @@ class Held:
     costs: str
 
 
-def spec_of(limits: Limits | None) -> str:
-    """Limits as scripts read them: "c8 r60000=500+250", "none", or "-" for no opinion."""
+def spec_of(limits: Limits | None, headroom: float = 1.0) -> str:
+    """
+    Limits as scripts read them: "c8 h700 r60000=500+250", "none", or "-" for no opinion.
+
+    The headroom, in thousandths and only where it is below 1, scales the rates when they are read: what is stated
+    stays as it is.
+    """
     if limits is None:
         return "-"
     parts = [f"c{limits.concurrency}"] if limits.concurrency is not None else []
+    headroom = limits.headroom if limits.headroom is not None else headroom
+    if headroom < 1:
+        parts.append(f"h{per_mille(headroom)}")
     for rate in limits.windows:
         guard = min(round(limits.guard * 1000), rate.window_ms // 10)
         parts.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}+{guard}")
@@ -288,5 +296,5 @@ def dimension_label(dimension: str) -> str:
         return "concurrency"
     unit = LETTER_UNITS.get(dimension[:1])
     if unit and dimension[1:].isdigit():
-        return f"{unit}/{int(dimension[1:]) / 1000:g}s"
+        return rate_label(unit, int(dimension[1:]))
     return dimension

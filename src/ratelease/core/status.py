@@ -78,13 +78,16 @@ class Disagreement:
 @dataclass(frozen=True, slots=True)
 class Status:
     """
-    A namespace: its scopes, queues and instances. `store` is its address without secrets.
+    A namespace: its scopes, queues and instances. As text, a line on where it is, and one on each scope.
 
-    `disagreements` names the instances that were started with other limits than those in use.
+    `store` is its address without secrets, `prefix` what its keys begin with. Clients that see different ones, or
+    fewer instances than there are, do not share limits. `disagreements` names the instances that were started with
+    other limits than those in use.
     """
 
     store: str
     namespace: str
+    prefix: str = ""
     scopes: tuple[ScopeStatus, ...] = ()
     queues: tuple[QueueStatus, ...] = ()
     instances: int = 0
@@ -99,6 +102,16 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.store} namespace={self.namespace!a} prefix={self.prefix} instances={self.instances}"]
+        for scope in self.scopes:
+            most = f" of {scope.concurrency}" if scope.concurrency is not None else ""
+            uses = [f"{scope.in_flight}{most} in flight"]
+            uses += [f"{rate.used} of {rate.limit} {rate.dimension}" for rate in scope.rates]
+            # As ASCII: names come from the store.
+            lines.append(f"{ascii(scope.scope)[1:-1]}: {', '.join(uses)}{', paused' if scope.paused else ''}")
+        return "\n".join(lines)
 
 
 def disagreements(scopes: Iterable[ScopeStatus], instances: Iterable[Instance]) -> tuple[Disagreement, ...]:

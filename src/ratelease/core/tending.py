@@ -103,6 +103,7 @@ class Tending:
         return Status(
             store=self._store,
             namespace=self._keyspace.namespace,
+            prefix=self._keyspace.base,
             scopes=ordered,
             queues=tuple(queues),
             instances=len(instances),

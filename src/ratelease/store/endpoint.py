@@ -40,6 +40,7 @@ class Endpoint:
                 "require_shared is set, but the store is memory://, which only this process sees: pass url='redis://…'"
             )
         self._attempt = config.attempt_timeout
+        self._redis_options = config.redis_options
         if self.shared:
             self._sync_pool, self._async_pool  # noqa: B018 - a URL that redis-py cannot read fails here, not later
 
@@ -61,6 +62,7 @@ class Endpoint:
             "client_name": "ratelease",
             "decode_responses": False,
             "health_check_interval": 0,
+            **self._redis_options,
         }
 
     @functools.cached_property
@@ -84,7 +86,12 @@ class Endpoint:
 
     def _from_url(self, pool: Any, options: dict[str, Any]) -> Any:
         try:
-            return pool.from_url(self.url, **options)
+            made = pool.from_url(self.url, **options)
+            # Not connected: this only finds options that there are none of.
+            made.connection_class(**made.connection_kwargs)
+            return made
+        except TypeError as error:
+            raise ConfigError(f"redis_options, or options in the URL: redis-py refuses them: {error}") from None
         except Exception as error:  # noqa: BLE001 - redis-py's text may quote the URL, and with it a password
             raise ConfigError(f"the store's URL {self.label} cannot be read ({type(error).__name__})") from None
 

@@ -7,17 +7,18 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..book import LimitBook
+from ..builtin import fallback
 from ..config import Config
 from ..core.estimates import Estimates
 from ..core.instances import Instance
-from ..core.keys import Keyspace, credential_label, make_path, scope_label
+from ..core.keys import Keyspace, Path, credential_label, make_path, scope_label
 from ..core.model import Header, Line, spec_of
 from ..core.session import Session
 from ..errors import ConfigError
-from ..limits import FALLBACK, LimitBook, Limits
 from .endpoint import Endpoint
 from .log import logger
 
@@ -95,39 +96,35 @@ class Runtime:
         with self._lock:
             return list(self._lines.values())
 
+    def path(self, provider: str, model: str, pools: Sequence[str] | None = None) -> Path:
+        """The scopes of a model; in the pools that it belongs to by configuration, unless they are given."""
+        found = self.book.pools_of(provider, model) if pools is None else pools
+        return make_path(provider, model, tuple(found), self.credential)
+
     def _make_line(self, provider: str, model: str, pools: tuple[str, ...]) -> Line:
         everything = tuple(sorted({*pools, *self.book.pools_of(provider, model)}))
-        path = make_path(provider, model, everything, self.credential)
-        limits: list[Limits | None] = [self._model_limits(provider, model)]
-        limits += [self.book.pool(pool) for pool in sorted(everything)]
-        limits += [self.book.provider(provider), self.book.total]
+        path = self.path(provider, model, everything)
         if len(path.scopes) > 16:
             raise ConfigError(f"{provider}/{model} is in {len(everything)} pools: at most 13 can be decided at once")
+        found = self.book.resolve(provider, model, self.config.unknown)
+        if "fallback" in found.sources.values():
+            self._warn_of_fallback(f"{provider}/{model}")
+        limits = [found.limits, *(self.book.pool(pool) for pool in everything)]
+        limits += [self.book.provider(provider), self.book.total]
         keys = tuple(self.keyspace.path_keys(path))
-        return Line(path, keys, tuple(spec_of(entry) for entry in limits), provider, model)
+        specs = tuple(spec_of(entry, self.config.headroom) for entry in limits)
+        return Line(path, keys, specs, provider, model)
 
-    def _model_limits(self, provider: str, model: str) -> Limits | None:
-        limits = self.book.model(provider, model)
-        if limits is not None or self.book.provider(provider) is not None or self.book.pools_of(provider, model):
-            return limits
-        name = f"{provider}/{model}"
-        if self.config.unknown == "unlimited":
-            return None
-        if self.config.unknown == "error":
-            raise ConfigError(
-                f"no limits are known for {name} and unknown='error': add limits={{{name!r}: Limits(…)}}, or an entry "
-                f"for {provider!r}"
-            )
+    def _warn_of_fallback(self, name: str) -> None:
         if name not in self._warned and len(self._warned) < MOST_WARNINGS:
             self._warned.add(name)
             logger.warning(
                 "no limits are known for %a: it gets the fallback of %d requests a minute and %d at once. Add an "
                 "entry to limits, or set unknown='unlimited'",
                 name,
-                FALLBACK.rpm,
-                FALLBACK.concurrency,
+                fallback().rpm,
+                fallback().concurrency,
             )
-        return FALLBACK
 
     @property
     def heartbeat(self) -> float:
