@@ -16,6 +16,12 @@ from .errors import ConfigError
 _building = threading.Lock()
 
 
+def forget_parent() -> None:
+    """In a child after fork: a lock that a thread of the parent held would never be given back."""
+    global _building  # noqa: PLW0603 - a lock of the module
+    _building = threading.Lock()
+
+
 def shown(value: object) -> str:
     """A value in a message: in ASCII, and not longer than a message may be."""
     text = ascii(value)

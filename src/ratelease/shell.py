@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from . import checks
 from .config import Config, OnUnavailable, Unknown
 from .core import admission
 from .core.admission import Outer
@@ -343,6 +344,7 @@ class Shell:
 
 
 def _forked() -> None:
+    checks.forget_parent()
     forget_parent()
     live_keepers.clear()
     for client in list(_clients):

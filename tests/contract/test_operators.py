@@ -220,3 +220,15 @@ async def test_what_cannot_be_done_is_said_before_anything_is_sent(make_limiter,
     with pytest.raises(ConfigError, match=said):
         await getattr(operator, verb)(*names, **options)
     assert await operator.journal() == ()
+
+
+@pytest.mark.covers("LC-16")
+async def test_an_operator_finds_the_store_by_the_environment_too(make_limiter, settings, monkeypatch) -> None:
+    """As the clients that it is about."""
+    limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=2)})
+    await (await limiter.acquire("openai", "gpt-4o")).release()
+    monkeypatch.setenv("RATELEASE_URL", settings.url)
+    monkeypatch.setenv("RATELEASE_NAMESPACE", settings.namespace)
+    status = await asyncio.to_thread(lambda: Operator().status())
+    assert status.prefix == (await limiter.status()).prefix
+    assert status.scope("openai/gpt-4o") is not None

@@ -13,6 +13,7 @@ from ratelease import (
     AsyncLease,
     Client,
     Config,
+    EffectiveLimits,
     Group,
     Instance,
     Lease,
@@ -33,8 +34,15 @@ def settings() -> Client:
         limits={"openai/gpt-4o": Limits(rpm=500, tpm=200_000, concurrency=8, rates=[Rate(10, per=1.0, of="requests")])},
         pools={"opus": Pool(["anthropic/claude-opus-*"], Limits(concurrency=4))},
         config=Config(lease_ttl=15.0),
+        config_file="limits.toml",
         namespace="prod",
         credential="account-1",
+        tiers={"openai": "tier2"},
+        env_prefix="MY_LIMIT_",
+        headroom=0.9,
+        on_unavailable="closed",
+        expected_instances=4,
+        redis_options={"ssl_ca_certs": "ca.pem"},
         default_timeout=timedelta(minutes=5),
         lease_ttl=15,
         heartbeat=5.0,
@@ -70,6 +78,7 @@ def threads(client: Client) -> None:
             assert_type(further, Lease)
     assert_type(client.status(), Status)
     assert_type(client.instances(), list[Instance])
+    assert_type(client.limits("openai", "gpt-4o"), EffectiveLimits)
     assert_type(client.reset("openai", "gpt-4o", all=True), int)
 
 
@@ -111,6 +120,7 @@ async def loops(client: AsyncClient) -> None:
     else:
         assert_type(result, Refusal)
     assert_type(await client.status(), Status)
+    assert_type(await client.limits(), EffectiveLimits)
     assert_type(await client.instances(), list[Instance])
     assert_type(await client.reset(), int)
     await client.close()
@@ -142,6 +152,9 @@ def mistakes(client: Client, limits: Limits) -> None:
     client.acquire("openai", "gpt-4o", token=5)  # type: ignore[call-arg]
     Limits(500)  # type: ignore[call-arg]
     Limits(rpm="500")  # type: ignore[arg-type]
+    Limits(rmp=500)  # type: ignore[call-arg]
     Rate(5, of="characters")  # type: ignore[arg-type]
+    Client(on_unavailable="never")  # type: ignore[arg-type]
+    Config(lease_tll=3)  # type: ignore[call-arg]
     limits.rpm = 3  # type: ignore[misc]
     Client(limits={"openai/gpt-4o": {"rpm": 5}})  # type: ignore[dict-item]

@@ -1,10 +1,14 @@
 """Limits as people state them, and what each model gets from them."""
 
+import copy
 import math
+import pickle
+import subprocess
+import sys
 
 import pytest
 
-from ratelease import Limits, Pool, Rate
+from ratelease import Config, Limits, Pool, Rate
 from ratelease.core.model import spec_of
 from ratelease.errors import ConfigError
 
@@ -42,6 +46,44 @@ def test_a_limit_must_be_a_positive_whole_number(name: str, value: object) -> No
     """The message names the figure and what it was."""
     with pytest.raises(ConfigError, match=f"{name} must be a whole number from 1"):
         Limits(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (
+            lambda: Limits(rmp=5, concurency=2),
+            r"Limits\.rmp is not known: did you mean rpm\?; Limits\.concurency is not",
+        ),
+        (
+            lambda: Limits(requests=5),
+            "known are burst, concurrency, guard, headroom, itpm, otpm, rates, rpd, rpm, tpd,",
+        ),
+        (lambda: Config(lease_tll=5), r"Config\.lease_tll is not known: did you mean lease_ttl\?"),
+    ],
+)
+def test_a_field_that_is_not_known_is_refused_with_the_nearest(make, said) -> None:
+    """Else a limit with a mistake in its name would be none."""
+    with pytest.raises(ConfigError, match=said) as caught:
+        make()
+    assert caught.value.__context__ is None
+
+
+def test_values_are_made_by_many_threads_at_once() -> None:
+    """Also the first of a process, whose class is only then made ready."""
+    program = (
+        "import threading, ratelease\n"
+        "from ratelease import Config, Limits, Pool, Rate\n"
+        "made, gate = [], threading.Barrier(16)\n"
+        "def make():\n"
+        "    gate.wait()\n"
+        "    made.append((Limits(rpm=5, rates=[Rate(3, per=2)]), Config(poll=1), Pool(['a/*'])))\n"
+        "threads = [threading.Thread(target=make) for _ in range(16)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(len(made), len(set(made)))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("16 1\n", "")
 
 
 @pytest.mark.parametrize("per", [0, -1, math.nan, math.inf, 40 * 86_400, "60", True, None])
@@ -86,8 +128,15 @@ def test_rates_must_hold_rates(rates: object) -> None:
 
 
 def test_limits_and_rates_are_values() -> None:
-    """Equal ones are equal, and none can be changed."""
+    """Equal ones are equal, fit to be keys and to be sent to another process, and none can be changed."""
     assert Limits(rpm=5, rates=[Rate(1, per=2)]) == Limits(rpm=5, rates=(Rate(1, per=2),))
+    pool = Pool(["openai/*"], Limits(rpm=5, rates=[Rate(1, per=2)]))
+    for again in (pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)):  # noqa: S301 - made a moment ago
+        assert again == pool
+        assert {again: 1}[pool] == 1
+        assert again.limits.figures == pool.limits.figures
+    with pytest.raises(AttributeError):
+        del Limits(rpm=5).rpm
     with pytest.raises(AttributeError):
         Limits(rpm=5).rpm = 6  # type: ignore[misc]
 
