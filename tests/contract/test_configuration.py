@@ -72,6 +72,7 @@ async def test_an_unknown_model_gets_the_fallback_with_one_warning(make_limiter,
     limiter = make_limiter()
     for model in ("large", "Large", "small"):
         await (await limiter.acquire("mistral", model)).release()
+        await (await limiter.acquire("mistral", model, pools=["some"])).release()
     assert await figures_of(limiter, "mistral/large") == {"rpm": (30, "fallback"), "concurrency": (2, "fallback")}
     said = [record.getMessage() for record in caplog.records if "fallback" in record.getMessage()]
     assert len(said) == 2

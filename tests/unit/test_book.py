@@ -145,6 +145,7 @@ def test_a_pool_takes_its_models_in_every_spelling() -> None:
     book = LimitBook(None, {"opus": Pool(["anthropic/claude-opus-4.1"], A)})
     assert book.pools_of("anthropic", "claude-opus-4-1-20250805") == ["opus"]
     assert book.pools_of("anthropic", "claude-opus-4") == []
+    assert book.pools_of("anthropic", "claude-opus-4.1-mini") == []
 
 
 @pytest.mark.covers("LC-02")
