@@ -15,6 +15,7 @@ from redis.retry import Retry
 from ratelease.testing.redis_server import RedisServer, ServerBinary, find_servers
 from support.key_leaks import PERMANENT, key_leaks
 from support.proxy import TcpProxy
+from support.redis_cluster import RedisCluster
 
 # An example may wait for a busy machine; what hangs is ended by the test's own timeout.
 settings.register_profile("ratelease", deadline=None)
@@ -81,6 +82,21 @@ def redis_client(redis_server: RedisServer, redis_url: str) -> Iterator[redis.Re
     assert redis_url
     with _client(redis_server) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[RedisCluster]:
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_cluster(_cluster: RedisCluster, request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
+    """The one cluster of this test process, empty; checked for keys without a TTL afterwards."""
+    with contextlib.ExitStack() as stack:
+        for server in _cluster.servers:
+            stack.enter_context(_clean(server, request))
+        yield _cluster
 
 
 @pytest.fixture(scope="session")

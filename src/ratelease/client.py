@@ -36,7 +36,8 @@ class Client(Shell):
 
     Args:
 
-        url: memory:// (this process only, the default), memory://name, redis://, rediss:// or unix://.
+        url: memory:// (this process only, the default), memory://name, redis://, rediss://, unix://,
+            redis+cluster:// or rediss+cluster:// (with one node or several).
 
         limits: {"openai/gpt-4o": Limits(rpm=500, concurrency=8), "openai": Limits(…), "total": Limits(…)}. A key is
             split at its first slash; "anthropic/claude-*" is a template: each model that matches counts by itself.

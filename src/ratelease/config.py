@@ -80,7 +80,8 @@ class Config(Checked, frozen=True):
 
     Args:
 
-        url: Where the store is: memory://, memory://name, redis://, rediss://, unix://.
+        url: Where the store is: memory://, memory://name, redis://, rediss://, unix://, or a Redis Cluster by one or
+            more of its nodes: redis+cluster://node-a:6379,node-b:6379, rediss+cluster://.
 
         namespace: Deployments with different namespaces share nothing.
 

@@ -75,10 +75,11 @@ class Tending:
     def instances(self) -> Steps[list[Instance]]:
         """The clients that are alive."""
         _, members, _, profiles = self._keyspace.instance_keys
+        reply = yield Command(("ZRANGE", members, 0, -1, "WITHSCORES"))
+        # In this order: a command without a key goes to the node of a cluster that has answered one with a key.
         clock = yield Command(("TIME",))
         now = int(clock[0]) + int(clock[1]) / 1e6
-        reply = yield Command(("ZRANGEBYSCORE", members, f"({int(now * 1000)}", "+inf", "WITHSCORES"))
-        listed = _pairs(reply)
+        listed = [(member, until) for member, until in _pairs(reply) if until > int(now * 1000)]
         if not listed:
             return []
         packed = yield Command(("HMGET", profiles, *(member for member, _ in listed)))

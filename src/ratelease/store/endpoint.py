@@ -16,8 +16,10 @@ from redis.retry import Retry
 
 from ..config import Config
 from ..errors import ConfigError
+from .faults import Cure, cure
+from .nodes import Node, Nodes, cluster_of
 
-SCHEMES = ("memory", "redis", "rediss", "unix")
+SCHEMES = ("memory", "redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 
 class Endpoint:
@@ -39,6 +41,11 @@ class Endpoint:
             raise ConfigError(
                 "require_shared is set, but the store is memory://, which only this process sees: pass url='redis://…'"
             )
+        self.nodes: Nodes | None = None
+        self._url = config.url
+        cluster = cluster_of(config.url)
+        if cluster is not None:
+            self.nodes, self._url = cluster
         self._attempt = config.attempt_timeout
         self._redis_options = config.redis_options
         if self.shared:
@@ -86,7 +93,7 @@ class Endpoint:
 
     def _from_url(self, pool: Any, options: dict[str, Any]) -> Any:
         try:
-            made = pool.from_url(self.url, **options)
+            made = pool.from_url(self._url, **options)
             # Not connected: this only finds options that there are none of.
             made.connection_class(**made.connection_kwargs)
             return made
@@ -102,15 +109,36 @@ class Endpoint:
         # redis-py looks at each argument in Python first, and its async packer has no other way.
         return connection.send_packed_command([hiredis.pack_command(command)])
 
-    def connection(self) -> Any:
-        """A new connection for threads, not connected yet."""
+    def connection(self, node: Node | None = None) -> Any:
+        """A new connection for threads, not connected yet. In a cluster to this node, or the one that decides."""
         with _making:
-            return self._sync_pool.make_connection()
+            return self._aimed(self._sync_pool.make_connection(), node)
 
-    def async_connection(self) -> Any:
-        """A new connection for one event loop, not connected yet."""
+    def async_connection(self, node: Node | None = None) -> Any:
+        """A new connection for one event loop, as :meth:`connection`."""
         with _making:
-            return self._async_pool.make_connection()
+            return self._aimed(self._async_pool.make_connection(), node)
+
+    def _aimed(self, connection: Any, node: Node | None) -> Any:
+        if self.nodes is not None:
+            host, port = node or self.nodes.current
+            connection.host, connection.port = host or self.nodes.current.host, port
+        return connection
+
+    def serves(self, connection: Any) -> bool:
+        """Whether a connection leads to where calls go now: in a cluster that changes."""
+        return self.nodes is None or (connection.host, connection.port) == self.nodes.current
+
+    def failed(self, connection: Any, error: BaseException) -> None:
+        """Learn from an error on a connection which node of a cluster to ask next."""
+        if self.nodes is None:
+            return
+        node = Node(connection.host, connection.port)
+        if isinstance(error, redis.exceptions.AskError):
+            if isinstance(error, redis.exceptions.MovedError):
+                self.nodes.moved(error.host, error.port, node)
+        elif cure(error) is Cure.RECONNECT or isinstance(error, redis.exceptions.ClusterDownError):
+            self.nodes.lost(node)
 
 
 _making = threading.Lock()

@@ -9,6 +9,7 @@ import redis
 import redis.exceptions
 
 from ..errors import RateleaseError, StoreCorrupt, StoreUnavailable
+from .nodes import Node
 
 
 class Cure(enum.Enum):
@@ -16,8 +17,13 @@ class Cure(enum.Enum):
 
     LOAD = "send the script itself"
     RECONNECT = "another connection"
+    REDIRECT = "the node of the cluster that the error names"
     WAIT = "the same connection, a little later"
     NONE = "nothing"
+
+
+# Said before a script has begun: its keys' slot is on its way between two nodes, or nobody's now.
+_SLOT_AWAY = (redis.exceptions.TryAgainError, redis.exceptions.ClusterDownError)
 
 
 def cure(error: BaseException) -> Cure:
@@ -25,12 +31,14 @@ def cure(error: BaseException) -> Cure:
     text = str(error)
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
         return Cure.NONE
+    if isinstance(error, redis.exceptions.AskError):  # MOVED as well
+        return Cure.REDIRECT
     if isinstance(error, redis.exceptions.ResponseError):
         if "NOSCRIPT" in text or "No matching script" in text:
             return Cure.LOAD
         if isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in text:
             return Cure.RECONNECT
-        if any(word in text[:40] for word in ("TRYAGAIN", "BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")):
+        if isinstance(error, _SLOT_AWAY) or any(word in text[:40] for word in ("BUSY", "LOADING", "MASTERDOWN")):
             return Cure.WAIT
         return Cure.NONE
     if isinstance(error, redis.exceptions.BusyLoadingError):
@@ -38,6 +46,18 @@ def cure(error: BaseException) -> Cure:
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError | EOFError):
         return Cure.RECONNECT
     return Cure.NONE
+
+
+def has_not_run(error: BaseException) -> bool:
+    """Whether the error says that the script was not even begun."""
+    return isinstance(error, (*_SLOT_AWAY, redis.exceptions.AskError)) or cure(error) is Cure.LOAD
+
+
+def asked_node(error: BaseException) -> Node | None:
+    """The node that the very next attempt alone has to go to, if the error (ASK) names one."""
+    if not isinstance(error, redis.exceptions.AskError) or isinstance(error, redis.exceptions.MovedError):
+        return None
+    return Node(error.host, error.port)
 
 
 def replied(error: BaseException) -> bool:
@@ -59,6 +79,16 @@ def translate(error: BaseException, label: str) -> RateleaseError:
         return StoreUnavailable(f"the store at {label} refused the user or password: check the URL's credentials")
     if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
         return StoreUnavailable(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
+    if isinstance(error, redis.exceptions.AskError) and "+cluster" not in label:
+        return StoreUnavailable(
+            f"the store at {label} is a node of a Redis Cluster, and another node has these keys: write the URL as "
+            "redis+cluster:// (rediss+cluster:// for TLS)"
+        )
+    if isinstance(error, (*_SLOT_AWAY, redis.exceptions.AskError)):
+        return StoreUnavailable(
+            f"the cluster at {label} does not serve this namespace now ({text!a}): has a node failed without a "
+            "replica, or does moving a slot take so long?"
+        )
     if isinstance(error, redis.exceptions.ResponseError):
         return StoreUnavailable(f"the store at {label} refused: {text!a}")
     return StoreUnavailable(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")

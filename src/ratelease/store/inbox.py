@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import redis.exceptions
+
 from .log import logger
+from .nodes import Node
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -46,16 +49,24 @@ class Inbox:
             pause = min(2 * pause, 1.0)
 
     async def _session(self) -> None:
-        connection = self._connection = self._runtime.endpoint.async_connection()
-        config = self._runtime.config
+        endpoint, config = self._runtime.endpoint, self._runtime.config
+        connection = self._connection = endpoint.async_connection()
+        try:
+            async with asyncio.timeout(config.attempt_timeout):
+                await connection.connect()
+        except Exception as error:
+            endpoint.failed(connection, error)
+            raise
         async with asyncio.timeout(config.attempt_timeout):
-            await connection.connect()
+            if endpoint.nodes is not None:
+                endpoint.nodes.learn(await _slots(connection), Node(connection.host, connection.port))
             await connection.send_command("SUBSCRIBE", f"{self._runtime.keyspace.inbox_prefix}{self._runtime.instance}")
         # A dead peer says nothing at all; a live one answers a ping every heartbeat.
         silence = max(2.5 * self._runtime.heartbeat, config.attempt_timeout)
         pinging = asyncio.ensure_future(self._ping(connection))
         try:
-            while True:
+            # Any node of a cluster passes messages on; the one that decides is known to be there.
+            while endpoint.serves(connection):
                 async with asyncio.timeout(silence):
                     message = await connection.read_response()
                 self._handle(message)
@@ -81,3 +92,12 @@ class Inbox:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+
+async def _slots(connection: Any) -> Any:
+    """What a node of a cluster says of the others; nothing where it may or can not."""
+    await connection.send_command("CLUSTER SLOTS")
+    try:
+        return await connection.read_response()
+    except redis.exceptions.ResponseError:
+        return []

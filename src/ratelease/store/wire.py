@@ -18,14 +18,18 @@ from ..config import Config
 from ..core.scripts import Call
 from ..errors import StoreUnavailable
 from .endpoint import Endpoint
-from .faults import Cure, cure, is_wrong_type, replied, translate, wrong_type
+from .faults import Cure, asked_node, cure, has_not_run, is_wrong_type, replied, translate, wrong_type
 from .lua_source import script
+from .nodes import Node
 from .wake import Room
 
 CONNECTIONS = 64
 FIRST_PAUSE = 0.01
 SHORTEST_CONNECT = 0.05
 LONGEST_PAUSE = 0.2
+
+# Goes before what a node of a cluster is to do for a slot that is about to become its own.
+ASKING = ("ASKING",)
 
 
 def _command(call: Call, load: bool) -> tuple[Any, ...]:
@@ -39,11 +43,14 @@ def _command(call: Call, load: bool) -> tuple[Any, ...]:
 class _Attempts:
     """How often a call was sent, what the next attempt must do, and when there is no next one."""
 
-    def __init__(self, config: Config, deadline: float) -> None:
+    def __init__(self, config: Config, deadline: float, *, clustered: bool) -> None:
         now = time.monotonic()
         self.load = False
-        self.load_only = False
+        self.has_run = True
         self.reconnects = False
+        self.node: Node | None = None
+        self._clustered = clustered
+        self._redirected = False
         self._attempt = config.attempt_timeout
         self._pause = FIRST_PAUSE
         self.deadline = min(deadline, now + config.store_timeout)
@@ -56,13 +63,18 @@ class _Attempts:
         """Seconds to wait before the next attempt, None if there must be none."""
         remedy = cure(error)
         self.reconnects = remedy is Cure.RECONNECT
-        # An attempt that was told NOSCRIPT has not run: the one that brings the script takes its place.
-        self.load_only = remedy is Cure.LOAD and not self.load
-        if self.load_only:
+        # An attempt that was told so takes no part in what may have run: the next one takes its place.
+        self.has_run = not has_not_run(error)
+        self.node = asked_node(error)
+        if remedy is Cure.LOAD and not self.load:
             self.load = True
             return 0.0
-        if remedy in (Cure.NONE, Cure.LOAD):
+        if remedy in (Cure.NONE, Cure.LOAD) or (remedy is Cure.REDIRECT and not self._clustered):
             return None
+        if remedy is Cure.REDIRECT and not self._redirected:
+            # The first one is followed at once; nodes that point at each other are agreeing on a new owner.
+            self._redirected = True
+            return 0.0
         self._attempt *= 2
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return None if time.monotonic() + pause >= self.deadline else pause
@@ -87,12 +99,12 @@ class Wire:
             StoreUnavailable: No answer by the deadline, or one that another attempt would not change.
             StoreCorrupt: A key holds a type that ratelease did not write.
         """
-        attempts = _Attempts(self._config, deadline)
+        attempts = self._attempts(deadline)
         while True:
             try:
-                if not attempts.load_only:
+                if attempts.has_run:
                     sent()
-                return self._once(_command(call, attempts.load), attempts.time_left())
+                return self._once(_command(call, attempts.load), attempts.time_left(), attempts.node)
             except Exception as error:
                 if is_wrong_type(error):
                     types = [self.command("TYPE", key) for key in call.keys]
@@ -106,15 +118,23 @@ class Wire:
 
     def command(self, *arguments: Any) -> Any:
         """Run one plain command; for looking at things, never for changing them."""
-        try:
-            return self._once(arguments, self._config.attempt_timeout)
-        except Exception as error:
-            if is_wrong_type(error):
-                key = arguments[1]
-                raise wrong_type([key], [self.command("TYPE", key)]) from None
-            raise translate(error, self.endpoint.label) from error
+        attempts = self._attempts(time.monotonic() + self._config.attempt_timeout)
+        while True:
+            try:
+                return self._once(arguments, attempts.time_left(), attempts.node)
+            except Exception as error:
+                if is_wrong_type(error):
+                    key = arguments[1]
+                    raise wrong_type([key], [self.command("TYPE", key)]) from None
+                pause = attempts.pause(error) if self.endpoint.nodes is not None else None
+                if pause is None:
+                    raise translate(error, self.endpoint.label) from error
+                time.sleep(pause)
 
-    def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
+    def _attempts(self, deadline: float) -> _Attempts:
+        return _Attempts(self._config, deadline, clustered=self.endpoint.nodes is not None)
+
+    def _once(self, command: tuple[Any, ...], timeout: float, node: Node | None) -> Any:
         if timeout <= 0:
             raise TimeoutError("no time left")
         ends = time.monotonic() + timeout
@@ -122,18 +142,19 @@ class Wire:
             raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
         connection = None
         try:
-            connection = self._take(ends - time.monotonic())
+            connection = self._take(ends - time.monotonic(), node)
             connection.connect()
-            self.endpoint.send(connection, command)
-            if not connection.can_read(max(ends - time.monotonic(), 0)):
-                raise TimeoutError("no answer")
-            reply = connection.read_response()
+            if node is not None:
+                self._reply(connection, ASKING, ends)
+            reply = self._reply(connection, command, ends)
         except BaseException as error:
             # What is left on the line belongs to this call: an error reply ends it, anything else does not.
-            if connection is not None and replied(error):
-                self._give_back(connection)
-            elif connection is not None:
-                connection.disconnect()
+            if connection is not None:
+                self.endpoint.failed(connection, error)
+                if replied(error):
+                    self._give_back(connection)
+                else:
+                    connection.disconnect()
             raise
         else:
             self._give_back(connection)
@@ -141,14 +162,23 @@ class Wire:
         finally:
             self._room.leave()
 
-    def _take(self, timeout: float) -> Any:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            connection = self.endpoint.connection()
-            # Connecting and its handshake count as well.
-            connection.socket_connect_timeout = connection.socket_timeout = max(timeout, SHORTEST_CONNECT)
-            return connection
+    def _reply(self, connection: Any, command: tuple[Any, ...], ends: float) -> Any:
+        self.endpoint.send(connection, command)
+        if not connection.can_read(max(ends - time.monotonic(), 0)):
+            raise TimeoutError("no answer")
+        return connection.read_response()
+
+    def _take(self, timeout: float, node: Node | None) -> Any:
+        with contextlib.suppress(IndexError):
+            while node is None:
+                connection = self._idle.pop()
+                if self.endpoint.serves(connection):
+                    return connection
+                connection.disconnect()
+        connection = self.endpoint.connection(node)
+        # Connecting and its handshake count as well.
+        connection.socket_connect_timeout = connection.socket_timeout = max(timeout, SHORTEST_CONNECT)
+        return connection
 
     def _drop_idle(self) -> None:
         """Close what is idle: where one connection broke, the others of before the fault are likely dead too."""
@@ -181,12 +211,12 @@ class AsyncWire:
 
     async def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
         """As :meth:`Wire.run`."""
-        attempts = _Attempts(self._config, deadline)
+        attempts = self._attempts(deadline)
         while True:
             try:
-                if not attempts.load_only:
+                if attempts.has_run:
                     sent()
-                return await self._once(_command(call, attempts.load), attempts.time_left())
+                return await self._once(_command(call, attempts.load), attempts.time_left(), attempts.node)
             except Exception as error:
                 if is_wrong_type(error):
                     types = [await self.command("TYPE", key) for key in call.keys]
@@ -200,37 +230,63 @@ class AsyncWire:
 
     async def command(self, *arguments: Any) -> Any:
         """As :meth:`Wire.command`."""
-        try:
-            return await self._once(arguments, self._config.attempt_timeout)
-        except Exception as error:
-            if is_wrong_type(error):
-                key = arguments[1]
-                raise wrong_type([key], [await self.command("TYPE", key)]) from None
-            raise translate(error, self.endpoint.label) from error
+        attempts = self._attempts(time.monotonic() + self._config.attempt_timeout)
+        while True:
+            try:
+                return await self._once(arguments, attempts.time_left(), attempts.node)
+            except Exception as error:
+                if is_wrong_type(error):
+                    key = arguments[1]
+                    raise wrong_type([key], [await self.command("TYPE", key)]) from None
+                pause = attempts.pause(error) if self.endpoint.nodes is not None else None
+                if pause is None:
+                    raise translate(error, self.endpoint.label) from error
+                await asyncio.sleep(pause)
 
-    async def _once(self, command: tuple[Any, ...], timeout: float) -> Any:
+    def _attempts(self, deadline: float) -> _Attempts:
+        return _Attempts(self._config, deadline, clustered=self.endpoint.nodes is not None)
+
+    async def _once(self, command: tuple[Any, ...], timeout: float, node: Node | None) -> Any:
         if timeout <= 0:
             raise TimeoutError("no time left")
         if self._with_loop is None:
             self._with_loop = self._end_with_loop()
             await anext(self._with_loop)
-        async with asyncio.timeout(timeout), self._room:
-            connection = self._idle.pop() if self._idle else self.endpoint.async_connection()
-            try:
-                await connection.connect()
-                await self.endpoint.send(connection, command)
-                reply = await connection.read_response()
-            except BaseException as error:
-                if replied(error):
-                    self._give_back(connection)
-                else:
+        connection = None
+        try:
+            async with asyncio.timeout(timeout), self._room:
+                connection = await self._take(node)
+                try:
+                    await connection.connect()
+                    if node is not None:
+                        await self.endpoint.send(connection, ASKING)
+                        await connection.read_response()
+                    await self.endpoint.send(connection, command)
+                    reply = await connection.read_response()
+                except BaseException as error:
+                    if replied(error):
+                        self._give_back(connection)
+                    else:
+                        await connection.disconnect(nowait=True)
+                    raise
+                if self.closed:
                     await connection.disconnect(nowait=True)
-                raise
-            if self.closed:
-                await connection.disconnect(nowait=True)
-            else:
-                self._give_back(connection)
-            return reply
+                else:
+                    self._give_back(connection)
+                return reply
+        except Exception as error:
+            # Out here, where the end of the time is told from a cancellation.
+            if connection is not None:
+                self.endpoint.failed(connection, error)
+            raise
+
+    async def _take(self, node: Node | None) -> Any:
+        while self._idle and node is None:
+            connection = self._idle.pop()
+            if self.endpoint.serves(connection):
+                return connection
+            await connection.disconnect(nowait=True)
+        return self.endpoint.async_connection(node)
 
     def _give_back(self, connection: Any) -> None:
         self._idle.append(connection)
