@@ -24,6 +24,7 @@ from .lease import AsyncGroup, AsyncLease
 from .operator import AsyncOperator
 from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.exchange import AsyncExchange
+from .store.gate import Place
 from .store.hold import Hold, caller_place
 from .store.perform import perform_async
 from .store.waiter import Waiter
@@ -177,16 +178,36 @@ class AsyncClient(Shell):
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         runtime.keeper.start()
+        place = await self._enter((request,)) if request.waits else None
+        if isinstance(place, Refusal):
+            return place
         waiter = runtime.keeper.expect(request, _waker(loop, woken))
         try:
-            result = await self._drive(request, waiter, woken)
+            result = await self._drive(request, waiter, woken, place)
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
                 return await self._withdraw(request, waiter, result)
             return result
         finally:
             runtime.keeper.forget(waiter)
 
-    async def _drive(self, request: Request, waiter: Waiter, woken: asyncio.Future[None]) -> Grant | Refusal:
+    async def _enter(self, requests: Sequence[Request]) -> Place | Refusal | None:
+        """Pass the gate of the path: the place where this caller had to stand, None if it had not."""
+        gates = self._rt.keeper.gates
+        # Who holds a lease already must not stand behind those who may wait for that lease.
+        if gates.pass_by(requests) or (
+            outer_leases(self._rt, id(asyncio.current_task())) and gates.pass_by(requests, anyway=True)
+        ):
+            return None
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        place = self._place(requests, _waker(loop, woken))
+        gates.stand(place)
+        await _until(woken, requests[0].deadline)
+        return gates.stood(place)
+
+    async def _drive(
+        self, request: Request, waiter: Waiter, woken: asyncio.Future[None], place: Place | None
+    ) -> Grant | Refusal:
         flow: Flow = admission.acquire(request, outer_leases(self._rt, id(asyncio.current_task())))
         result: Any = None
         try:
@@ -195,7 +216,7 @@ class AsyncClient(Shell):
                 if isinstance(effect, Ask):
                     result = await self._exchange.acquire(request, self._store_deadline(request.deadline))
                 elif isinstance(effect, Tell):
-                    self._tell_queued(request.line, effect.answer)
+                    self._parked(request, effect.answer, place)
                     result = None
                 else:
                     result = await _await(waiter, woken, request.deadline)
@@ -223,19 +244,26 @@ class AsyncClient(Shell):
 
     async def _gather(self, requests: Sequence[Request], least: int) -> AsyncGroup:
         """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime, line = self._rt, requests[0].line
+        runtime, line, started = self._rt, requests[0].line, time.monotonic()
         holds: list[Hold] = []
         runtime.keeper.start()
-        gathering = AsyncGathering(
-            runtime, requests, least, caller_place(), lambda answer: self._tell_queued(line, answer)
-        )
+        gathering: AsyncGathering | None = None
         try:
+            place = await self._enter(requests) if requests[0].waits else None
+            if isinstance(place, Refusal):
+                raise admission.timed_out(place, time.monotonic() - started, requests[0].sent)
+            gathering = AsyncGathering(
+                runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
+            )
             answers = await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
             await gathering.first(holds)
         except BaseException:
             ended = [hold.end(unsent=True) for hold in holds]
-            await self._release((), [*gathering.give_up(), *(ending for ending in ended if ending is not None)])
+            given_up = gathering.give_up() if gathering is not None else []
+            for request in requests:
+                runtime.keeper.gates.leave(request)
+            await self._release((), [*given_up, *(ending for ending in ended if ending is not None)])
             raise
 
         async def rest() -> AsyncIterator[AsyncLease]:
@@ -328,7 +356,7 @@ def _waker(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> Call
     return wake
 
 
-async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -> Answer | None:
+async def _until(woken: asyncio.Future[None], deadline: float) -> None:
     remaining = deadline - time.monotonic()
     if remaining < math.inf:
         timer = asyncio.get_running_loop().call_later(max(remaining, 0), _settle, woken)
@@ -338,6 +366,10 @@ async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -
             timer.cancel()
     else:
         await woken
+
+
+async def _await(waiter: Waiter, woken: asyncio.Future[None], deadline: float) -> Answer | None:
+    await _until(woken, deadline)
     if waiter.error is not None:
         raise waiter.error
     return waiter.answer

@@ -22,6 +22,7 @@ from .lease import Group, Lease
 from .operator import Operator
 from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.exchange import Exchange
+from .store.gate import Place
 from .store.hold import Hold, caller_place
 from .store.perform import perform
 from .store.waiter import Waiter
@@ -218,16 +219,33 @@ class Client(Shell):
         runtime = self._rt
         woken = Wake()
         runtime.keeper.start()
+        place = self._enter((request,)) if request.waits else None
+        if isinstance(place, Refusal):
+            return place
         waiter = runtime.keeper.expect(request, woken.set)
         try:
-            result = self._drive(request, waiter, woken)
+            result = self._drive(request, waiter, woken, place)
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
                 return self._withdraw(request, waiter, result)
             return result
         finally:
             runtime.keeper.forget(waiter)
 
-    def _drive(self, request: Request, waiter: Waiter, woken: Wake) -> Grant | Refusal:
+    def _enter(self, requests: Sequence[Request]) -> Place | Refusal | None:
+        """Pass the gate of the path: the place where this caller had to stand, None if it had not."""
+        gates = self._rt.keeper.gates
+        # Who holds a lease already must not stand behind those who may wait for that lease.
+        if gates.pass_by(requests) or (
+            outer_leases(self._rt, threading.get_ident()) and gates.pass_by(requests, anyway=True)
+        ):
+            return None
+        woken = Wake()
+        place = self._place(requests, woken.set)
+        gates.stand(place)
+        _until(woken, requests[0].deadline)
+        return gates.stood(place)
+
+    def _drive(self, request: Request, waiter: Waiter, woken: Wake, place: Place | None) -> Grant | Refusal:
         flow: Flow = admission.acquire(request, outer_leases(self._rt, threading.get_ident()))
         result: Any = None
         try:
@@ -236,7 +254,7 @@ class Client(Shell):
                 if isinstance(effect, Ask):
                     result = self._exchange.acquire(request, self._store_deadline(request.deadline))
                 elif isinstance(effect, Tell):
-                    self._tell_queued(request.line, effect.answer)
+                    self._parked(request, effect.answer, place)
                     result = None
                 else:
                     result = _await(waiter, woken, request.deadline)
@@ -264,19 +282,26 @@ class Client(Shell):
 
     def _gather(self, requests: Sequence[Request], least: int) -> Group:
         """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime, line = self._rt, requests[0].line
+        runtime, line, started = self._rt, requests[0].line, time.monotonic()
         holds: list[Hold] = []
         runtime.keeper.start()
-        gathering = SyncGathering(
-            runtime, requests, least, caller_place(), lambda answer: self._tell_queued(line, answer)
-        )
+        gathering: SyncGathering | None = None
         try:
+            place = self._enter(requests) if requests[0].waits else None
+            if isinstance(place, Refusal):
+                raise admission.timed_out(place, time.monotonic() - started, requests[0].sent)
+            gathering = SyncGathering(
+                runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
+            )
             answers = self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
             gathering.first(holds)
         except BaseException:
             ended = [hold.end(unsent=True) for hold in holds]
-            self._release((), [*gathering.give_up(), *(ending for ending in ended if ending is not None)])
+            given_up = gathering.give_up() if gathering is not None else []
+            for request in requests:
+                runtime.keeper.gates.leave(request)
+            self._release((), [*given_up, *(ending for ending in ended if ending is not None)])
             raise
 
         def rest() -> Iterator[Lease]:
@@ -359,10 +384,14 @@ class Client(Shell):
         self.close()
 
 
+def _until(woken: Wake, deadline: float) -> None:
+    # A lock cannot be waited for as long as a caller may wait.
+    while not woken.wait(deadline - time.monotonic()) and time.monotonic() < deadline:
+        pass
+
+
 def _await(waiter: Waiter, woken: Wake, deadline: float) -> Answer | None:
-    while not woken.wait(deadline - time.monotonic()):
-        if time.monotonic() >= deadline:
-            return None
+    _until(woken, deadline)
     if waiter.error is not None:
         raise waiter.error
     return waiter.answer

@@ -38,6 +38,8 @@ OWN_OPTIONS = frozenset(
     }
 )  # fmt: skip
 
+MOST_PARKED = 100_000
+MOST_WAITING = 10**9
 MOST_INSTANCES = 100_000
 
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -46,7 +48,7 @@ _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 def _check_url(value: object) -> str:
     if not isinstance(value, str) or "://" not in value:
         # The value is not shown: it may hold a password.
-        raise ValueError("must look like redis://host:6379/0, rediss://, unix:///path or memory://")
+        raise ValueError("must look like redis://host:6379/0, rediss://, redis+cluster://, unix:///path or memory://")
     return value
 
 
@@ -103,6 +105,12 @@ class Config(Checked, frozen=True):
 
         headroom: The part of each rate that is used where its limits do not say, 0.1 to 1.
 
+        max_parked: How many requests of one client and path wait in Redis at once, 1 to 100,000; the others wait in
+            the process, in order.
+
+        max_waiting: How many callers of one client and path may wait at all; who comes beyond gets QueueFull. None: no
+            bound.
+
         unknown: What a model gets that no entry speaks of: "fallback" (30 requests a minute, 2 at once),
             "unlimited", or "error".
 
@@ -138,6 +146,8 @@ class Config(Checked, frozen=True):
     max_hold: float = 3600.0
     stream_idle: float = 600.0
     headroom: Annotated[float, number(0.1, 1.0)] = 1.0
+    max_parked: Annotated[int, whole(1, MOST_PARKED)] = 256
+    max_waiting: Annotated[int, whole(0, MOST_WAITING)] | None = None
     unknown: Annotated[Unknown, one_of("fallback", "unlimited", "error")] = "fallback"
     on_unavailable: Annotated[OnUnavailable, one_of("local", "closed", "open")] = "local"
     expected_instances: Annotated[int, whole(1, MOST_INSTANCES)] | None = None

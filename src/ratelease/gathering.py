@@ -34,6 +34,7 @@ class Gathering:
         runtime: Runtime,
         requests: Sequence[Request],
         least: int,
+        started: float,
         place: str,
         queued: Callable[[Answer], None],
     ) -> None:
@@ -41,7 +42,7 @@ class Gathering:
         self.requests = requests
         self.least = least
         self.deadline = requests[0].deadline
-        self.started = time.monotonic()
+        self.started = started
         self.refused: Refusal | None = None
         self._too_late = False
         self._given_up = False
@@ -99,6 +100,7 @@ class Gathering:
                 self.refused = admission.refusal(request.line, answer)
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
+                self.runtime.keeper.gates.parked(request, answer)
             elif waiter is not None:
                 waiter.resolve(answer)
         if self.least and answers[0].status is Verdict.PARKED:
@@ -160,11 +162,12 @@ class SyncGathering(Gathering):
         runtime: Runtime,
         requests: Sequence[Request],
         least: int,
+        started: float,
         place: str,
         queued: Callable[[Answer], None],
     ) -> None:
         self._news = Wake()
-        super().__init__(runtime, requests, least, place, queued)
+        super().__init__(runtime, requests, least, started, place, queued)
 
     def _wake(self) -> None:
         self._news.set()
@@ -196,12 +199,13 @@ class AsyncGathering(Gathering):
         runtime: Runtime,
         requests: Sequence[Request],
         least: int,
+        started: float,
         place: str,
         queued: Callable[[Answer], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        super().__init__(runtime, requests, least, place, queued)
+        super().__init__(runtime, requests, least, started, place, queued)
 
     def _wake(self) -> None:
         if not self._loop.is_closed():

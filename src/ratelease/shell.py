@@ -18,7 +18,7 @@ from .core import admission
 from .core.admission import Outer
 from .core.figures import EffectiveLimits, effective_limits
 from .core.instances import check_metadata
-from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Line, Refusal, Request, costs_of
+from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Answer, Line, Refusal, Request, costs_of
 from .core.scripts import Ending
 from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
@@ -27,6 +27,7 @@ from .limits import Limits, Pool
 from .names import check_name
 from .settings import settle
 from .store.endpoint import forget_parent
+from .store.gate import Place
 from .store.hold import Hold
 from .store.keeper import live_keepers
 from .store.log import logger
@@ -310,6 +311,21 @@ class Shell:
                 self._on_queued(admission.refusal(line, answer))
             except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_queued raised")
+
+    def _place(self, requests: Sequence[Request], wake: Callable[[], None]) -> Place:
+        line = requests[0].line
+        return Place(requests, wake, lambda answer: self._tell_queued(line, answer))
+
+    def _parked(self, request: Request, answer: Answer, place: Place | None) -> None:
+        """Note that the store has parked a request; its caller is told, unless it was at the gate."""
+        self._rt.keeper.gates.parked(request, answer)
+        self._tell_once(request.line, answer, place)
+
+    def _tell_once(self, line: Line, answer: Answer, place: Place | None) -> None:
+        if place is None:
+            self._tell_queued(line, answer)
+        else:
+            place.tell(answer)
 
     # ---- tending -----------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from ..core import scripts
 from ..core.scripts import Call, Ending
 from ..errors import RateleaseError, StoreUnavailable
 from .endings import Endings
+from .gate import Gates, closed
 from .handoff import Handoff
 from .heart import Heart
 from .inbox import Inbox
@@ -63,6 +64,7 @@ class Keeper:
         self.config = runtime.config
         self.holds: dict[str, Hold] = {}
         self.waiters: dict[str, Waiter] = {}
+        self.gates = Gates(self.config)
         self.dropped: deque[Dropped] = deque()
         self.lost_count = 0
         self.completed = 0
@@ -106,6 +108,8 @@ class Keeper:
     def forget(self, waiter: Waiter) -> None:
         """Note that the caller no longer waits."""
         self.waiters.pop(waiter.request.id, None)
+        if waiter.request.waits:
+            self.gates.leave(waiter.request)
 
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""
@@ -139,6 +143,7 @@ class Keeper:
     def withdraw(self, request: Request) -> None:
         """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
         self.waiters.pop(request.id, None)
+        self.gates.leave(request)
         for id in request.lease_ids:
             hold = self.holds.get(id)
             if hold is not None:
@@ -255,10 +260,11 @@ class Keeper:
 
     async def _leave(self) -> None:
         """Give back everything, and leave the list of instances."""
+        self.gates.close()
         # Whoever is told removes its waiter itself, at once.
         waiters = list(self.waiters.values())
         for waiter in waiters:
-            waiter.fail(StoreUnavailable("the client was closed while this caller waited"))
+            waiter.fail(closed())
         self._endings.collect_dropped()
         for hold in list(self.holds.values()):
             ending = hold.end()

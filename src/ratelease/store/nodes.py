@@ -97,7 +97,9 @@ def _seed(number: int, text: str, faults: list[str]) -> Node | None:
     # Nothing is quoted: where the host was left out, its place is taken by user and password.
     host, _, port = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
     if not host.strip("[]"):
-        faults.append(f"host {number} is missing: name one or more nodes, as in redis+cluster://node-a:6379,node-b:6379")
+        faults.append(
+            f"host {number} is missing: name one or more nodes, as in redis+cluster://node-a:6379,node-b:6379"
+        )
     elif port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         faults.append(f"the port of host {number} is no number from 1 to 65535")
     else:

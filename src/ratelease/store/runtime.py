@@ -191,7 +191,7 @@ class Runtime:
             started_at=self.started_at,
             models=models,
             active=sum(models.values()),
-            waiting=sum(1 for waiter in list(keeper.waiters.values()) if waiter.answer is None),
+            waiting=keeper.gates.waiting() + sum(waiter.answer is None for waiter in list(keeper.waiters.values())),
             average_latency=keeper.busy_seconds / keeper.completed if keeper.completed else None,
             last_completed=keeper.last_completed,
             lost=keeper.lost_count,
