@@ -200,7 +200,7 @@ class AsyncClient(Shell):
             return None
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        place = self._place(requests, _waker(loop, woken))
+        place = self._place(requests, _waker(loop, woken), threaded=False)
         gates.stand(place)
         await _until(woken, requests[0].deadline)
         return gates.stood(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -240,19 +241,20 @@ class Client(Shell):
         ):
             return None
         woken = Wake()
-        place = self._place(requests, woken.set)
+        place = self._place(requests, woken.set, threaded=True)
         gates.stand(place)
         _until(woken, requests[0].deadline)
         return gates.stood(place)
 
     def _drive(self, request: Request, waiter: Waiter, woken: Wake, place: Place | None) -> Grant | Refusal:
         flow: Flow = admission.acquire(request, outer_leases(self._rt, threading.get_ident()))
+        entered = partial(self._rt.keeper.gates.entered, place) if place is not None else None
         result: Any = None
         try:
             effect = next(flow)
             while True:
                 if isinstance(effect, Ask):
-                    result = self._exchange.acquire(request, self._store_deadline(request.deadline))
+                    result = self._exchange.acquire(request, self._store_deadline(request.deadline), entered)
                 elif isinstance(effect, Tell):
                     self._parked(request, effect.answer, place)
                     result = None
@@ -294,6 +296,8 @@ class Client(Shell):
                 runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
             )
             answers = self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            if place is not None:
+                runtime.keeper.gates.entered(place)
             gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
             gathering.first(holds)
         except BaseException:

@@ -312,9 +312,9 @@ class Shell:
             except Exception:  # noqa: BLE001 - the user's code must not end ours
                 logger.exception("on_queued raised")
 
-    def _place(self, requests: Sequence[Request], wake: Callable[[], None]) -> Place:
+    def _place(self, requests: Sequence[Request], wake: Callable[[], None], *, threaded: bool) -> Place:
         line = requests[0].line
-        return Place(requests, wake, lambda answer: self._tell_queued(line, answer))
+        return Place(requests, wake, lambda answer: self._tell_queued(line, answer), threaded=threaded)
 
     def _parked(self, request: Request, answer: Answer, place: Place | None) -> None:
         """Note that the store has parked a request; its caller is told, unless it was at the gate."""

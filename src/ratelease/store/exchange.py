@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core import scripts
@@ -137,9 +137,13 @@ class Exchange:
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, request: Request, deadline: float) -> Answer:
-        """Send a request; StoreUnavailable if no answer came by the deadline (the outcome is unknown then)."""
-        answer: Answer = self._submit(scripts.ACQUIRE, request, deadline)
+    def acquire(self, request: Request, deadline: float, queued: Callable[[], None] | None = None) -> Answer:
+        """
+        Send a request; StoreUnavailable if no answer came by the deadline (the outcome is unknown then).
+
+        `queued` is called once nobody who comes later can be sent before it.
+        """
+        answer: Answer = self._submit(scripts.ACQUIRE, request, deadline, queued)
         return answer
 
     def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
@@ -171,13 +175,15 @@ class Exchange:
                 lane = self._lanes.setdefault(key, _Lane())
         return lane
 
-    def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
+    def _submit(
+        self, script: str, payload: Request | Ending, deadline: float, queued: Callable[[], None] | None = None
+    ) -> Any:
         lane = self._lane(script, payload.line)
         sends = 0
         while True:
             item = _Item(payload, deadline, sends)
             try:
-                self._carry(lane, item)
+                self._carry(lane, item, queued)
             except BaseException:
                 self._abandon(lane, item)
                 raise
@@ -189,7 +195,7 @@ class Exchange:
             if time.monotonic() >= deadline:
                 raise _late(self._runtime)
 
-    def _carry(self, lane: _Lane, item: _Item) -> None:
+    def _carry(self, lane: _Lane, item: _Item, queued: Callable[[], None] | None) -> None:
         """Lead a call with the item, or leave it to whoever leads."""
         with lane.lock:
             item.leads = not lane.busy
@@ -199,6 +205,8 @@ class Exchange:
                 item.wake = Wake()
                 item.queued = True
                 lane.waiting.append(item)
+        if queued is not None:
+            queued()
         if not item.leads:
             self._follow(lane, item)
         if item.leads:

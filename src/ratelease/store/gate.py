@@ -29,12 +29,21 @@ class Place:
     One caller that stands at a gate: with one request, or with a group's that enter together.
 
     `wake` is called, from any thread, when it is `inside` or has an `error`; `tell` once with what it waits for.
+    A `threaded` caller says when its requests are on their way: the system may wake threads in any order.
     """
 
-    __slots__ = ("_tell", "error", "inside", "number", "requests", "wake")
+    __slots__ = ("_tell", "error", "inside", "number", "requests", "threaded", "wake")
 
-    def __init__(self, requests: Sequence[Request], wake: Callable[[], None], tell: Callable[[Answer], None]) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        wake: Callable[[], None],
+        tell: Callable[[Answer], None],
+        *,
+        threaded: bool,
+    ) -> None:
         self.requests = requests
+        self.threaded = threaded
         self.wake = wake
         self.number = 0
         self.inside = False
@@ -48,15 +57,19 @@ class Place:
 
 
 class _Gate:
-    """The gate of one path. `last` is the newest answer that a parked request got, while anybody is inside."""
+    """
+    The gate of one path. `last` is the newest answer that a parked request got, while anybody is inside; `entering` is
+    the thread that has been let in and has not sent its request yet.
+    """
 
-    __slots__ = ("inside", "last", "local", "number", "parked")
+    __slots__ = ("entering", "inside", "last", "local", "number", "parked")
 
     def __init__(self) -> None:
         self.inside: dict[str, None] = {}
         self.parked: dict[str, None] = {}
         self.local: OrderedDict[str, Place] = OrderedDict()
         self.number = 0
+        self.entering: Place | None = None
         self.last: Answer | None = None
 
     @property
@@ -74,11 +87,12 @@ class _Gate:
 
     def feed(self, most: int) -> None:
         """Let in whom there is room for, in their order."""
-        while self.local:
+        while self.local and self.entering is None:
             place = next(iter(self.local.values()))
             if not self.has_room(len(place.requests), most):
                 return
             self.admit(place.requests)
+            self.entering = place if place.threaded else None
             place.inside = True
             self.dismiss(place)
 
@@ -126,7 +140,7 @@ class Gates:
         with self._lock:
             gate = self._gate(requests[0].line)
             self._check_full(gate, requests)
-            enters = anyway or (not gate.local and gate.has_room(len(requests), self._most))
+            enters = anyway or not (gate.local or gate.entering or not gate.has_room(len(requests), self._most))
             if enters:
                 gate.admit(requests)
             return enters
@@ -142,8 +156,8 @@ class Gates:
         with self._lock:
             gate = self._gate(place.requests[0].line)
             self._check_full(gate, place.requests)
-            gate.number += 1
             place.number = gate.number
+            gate.number += len(place.requests)
             for request in place.requests:
                 gate.local[request.id] = place
             gate.feed(self._most)
@@ -151,6 +165,14 @@ class Gates:
                 self._send_away(gate, place, closed())
             seen = None if place.inside or place.error else gate.seen_from(place)
         place.tell(seen)
+
+    def entered(self, place: Place) -> None:
+        """Note that the requests of a place are on their way: whoever is let in next cannot overtake them."""
+        with self._lock:
+            gate = self._gate(place.requests[0].line)
+            if gate.entering is place:
+                gate.entering = None
+                gate.feed(self._most)
 
     def parked(self, request: Request, answer: Answer) -> None:
         """
@@ -202,6 +224,8 @@ class Gates:
             gate.parked.pop(request.id, None)
             gate.local.pop(request.id, None)
             gate.inside.pop(request.id, None)
+            if gate.entering is not None and request in gate.entering.requests:
+                gate.entering = None
             gate.feed(self._most)
             if not gate.inside:
                 gate.last = None
