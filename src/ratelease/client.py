@@ -128,6 +128,8 @@ class Client(Shell):
 
             ImpossibleRequest: It can never fit, or never while this thread holds what it waits for.
 
+            QueueFull: As many callers wait for this path already as Config.max_waiting allows.
+
             StoreUnavailable: Redis did not answer. StoreCorrupt: a key of ours holds something else.
 
             ConfigError: An argument is wrong; nothing was sent.

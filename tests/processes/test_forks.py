@@ -47,3 +47,16 @@ def test_children_of_multiprocessing_work_beside_their_parent(
     assert len({child["pid"] for child in children} | {parent["pid"]}) == 3
     assert (parent["valid"], parent["lost"]) == ([True, True], 0)
     assert view.in_flight() == 0
+
+
+@pytest.mark.covers("QU-07", "RL-20")
+def test_a_forked_child_has_a_gate_of_its_own(redis_url: str, redis_client: redis.Redis, free_namespace: str) -> None:
+    """Nobody of its parent's stands at it, and it is open though the parent's is full; parent and child are served."""
+    with Worker(redis_url, free_namespace) as worker:
+        worker.run("fork_while_standing", main=True, url=redis_url, namespace=free_namespace)
+        child = worker.wait("child")[0]
+        worker.signal("release")
+        parent = worker.wait("parent")[0]
+        worker.wait("done")
+    assert child["standing"] == 0
+    assert (parent["status"], parent["standing"]) == (0, 0)

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ratelease import AsyncClient, AsyncLease, Client, Lease, Outcome
+from ratelease import AsyncClient, AsyncLease, Client, Lease, Limits, Outcome
 from ratelease.errors import RateleaseError, WaitTimeout
+from ratelease.testing import config, wait_until
 from support import forks
 
 if TYPE_CHECKING:
@@ -311,6 +312,39 @@ def fork_while_holding(stage: Stage, *, url: str, namespace: str) -> None:
     for lease in leases:
         lease.release()
     stage.tell("parent used", **forks.use(client))
+    client.close()
+
+
+@job
+def fork_while_standing(stage: Stage, *, url: str, namespace: str) -> None:
+    """Hold the only slot while one thread is parked and three stand behind it, and fork; all are served in the end."""
+    settings = config(url=url, namespace=namespace, lease_ttl=15.0, heartbeat=5.0, max_parked=1)
+    client = Client(limits={f"{PROVIDER}/{MODEL}": Limits(concurrency=1)}, config=settings)
+    lease = client.acquire(PROVIDER, MODEL)
+    threads = [threading.Thread(target=lambda: client.acquire(PROVIDER, MODEL, timeout=20).release()) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: client._rt.keeper.gates.waiting() == 3, description="three threads stand")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            standing = client._rt.keeper.gates.waiting()
+            parked = threading.Thread(target=lambda: client.acquire(PROVIDER, MODEL, timeout=20).release())
+            parked.start()
+            wait_until(lambda: len(client._rt.keeper.waiters) == 1, description="the child's own request is parked")
+            stage.tell("child", standing=standing)
+            parked.join(20)
+            client.close()
+            status = 0
+        finally:
+            os._exit(status)
+    stage.wait("release")
+    lease.release()
+    for thread in threads:
+        thread.join(20)
+    _, status = os.waitpid(child, 0)
+    stage.tell("parent", status=status, standing=client._rt.keeper.gates.waiting())
     client.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 from collections.abc import Iterator
 from types import TracebackType
@@ -78,6 +79,28 @@ class RedisCluster:
         told = dict(line.split(":") for line in text.decode().split())
         return (told["cluster_state"], told["cluster_slots_ok"], told["cluster_known_nodes"]) == ("ok", str(SLOTS), "3")
 
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        """Start one more server that follows a master, and return when it has all of its data."""
+        replica = self._start()
+        self.servers.append(replica)
+        self.tell(replica, "MEET", "127.0.0.1", master.port)
+        wait_until(
+            lambda: self.id_of(master).encode() in self.tell(replica, "NODES"), description="it knows its master"
+        )
+        self.tell(replica, "REPLICATE", self.id_of(master))
+        client = self.client(replica)
+        wait_until(lambda: client.info("replication").get("master_link_status") == "up", timeout=20)
+        # Until the masters have heard of it, they do not elect it.
+        ids = [self.id_of(each).encode() for each in (replica, master)]
+        known = f"{ids[0].decode()} .*slave {ids[1].decode()} ".encode()
+        wait_until(lambda: all(re.search(known, self.tell(each, "NODES")) for each in self.servers), timeout=20)
+        return replica
+
+    def owner_port(self, namespace: str, told_by: RedisServer) -> int:
+        """The port of the node that decides for a namespace, as one of the nodes sees it."""
+        slot = self.slot_of(Keyspace(namespace).base)
+        return next(int(master[1]) for first, last, master, *_ in self.tell(told_by, "SLOTS") if first <= slot <= last)
+
     @property
     def url(self) -> str:
         """The URL for clients: all nodes are seeds."""
@@ -108,11 +131,8 @@ class RedisCluster:
 
     def owner(self, namespace: str) -> RedisServer:
         """The node that decides for a namespace."""
-        slot = self.slot_of(Keyspace(namespace).base)
-        for first, last, master, *_ in self.tell(self.servers[0], "SLOTS"):
-            if first <= slot <= last:
-                return next(server for server in self.servers if server.port == master[1])
-        raise LookupError(f"nobody has slot {slot}")
+        port = self.owner_port(namespace, self.servers[0])
+        return next(server for server in self.servers if server.port == port)
 
     def namespaces(self) -> Iterator[tuple[str, RedisServer]]:
         """Namespaces without end, each with the node that decides for it."""
