@@ -106,7 +106,7 @@ async def test_namespaces_live_on_nodes_of_their_own(make_limiter, redis_cluster
 @pytest.mark.covers("LC-21", "RL-23")
 def test_a_server_puts_all_keys_of_a_namespace_into_one_slot(redis_cluster: RedisCluster) -> None:
     """By CLUSTER KEYSLOT of a real node; so is the slot that the tests compute with."""
-    for namespace in ("default", "Grüße", "a b{c".replace("{", ""), "x" * 200):
+    for namespace in ("default", "Grüße", "a b", "x" * 200):
         space = Keyspace(namespace)
         keys = space.instance_keys
         for model, pools in (("gpt-4o", ()), ("名前 %~:", ("opus", "a:b")), ("m" * 256, ("ß",))):

@@ -8,7 +8,7 @@ from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedE
 from ratelease import Config
 from ratelease.errors import ConfigError
 from ratelease.store.endpoint import Endpoint
-from ratelease.store.faults import Cure, asked_node, cure, has_not_run, translate
+from ratelease.store.faults import Cure, Redirect, cure, has_not_run, redirect, translate
 from ratelease.store.nodes import Node, Nodes, cluster_of
 
 A, B, C = Node("a", 1), Node("b", 2), Node("c", 3)
@@ -93,6 +93,8 @@ def test_errors_say_which_node_to_ask_next() -> None:
     assert after(KeyboardInterrupt()) == A
     assert after(ConnectionError("refused")) == B
     assert after(ClusterDownError("down")) == C
+    assert after(redis.exceptions.ResponseError("CLUSTERDOWN the cluster is down")) == A
+    assert after(redis.exceptions.ResponseError("MOVED 5 c:3")) == C
     assert after(redis.exceptions.ReadOnlyError("replica")) == A
     assert after(TimeoutError()) == B
     assert after(MovedError("5 :7")) == Node("b", 7)
@@ -103,7 +105,7 @@ def test_a_node_is_left_once_however_many_calls_fail_on_it() -> None:
     for _ in range(3):
         nodes.lost(A)
     assert nodes.current == B
-    nodes.moved("d", 4, B)
+    nodes.moved(Node("d", 4), told_by=B)
     assert nodes.current == ("d", 4)
     nodes.lost(Node("d", 4))
     assert nodes.current == A
@@ -124,13 +126,25 @@ def test_what_a_node_says_of_the_others_is_not_trusted() -> None:
 
 
 def test_redirections_have_not_run_and_name_where_to_go() -> None:
-    moved, ask = MovedError("5 b:2"), AskError("5 c:3")
-    assert (cure(moved), cure(ask)) == (Cure.REDIRECT, Cure.REDIRECT)
-    assert (asked_node(moved), asked_node(ask), asked_node(ValueError())) == (None, C, None)
-    assert all(map(has_not_run, (moved, ask, TryAgainError("x"), ClusterDownError("x"))))
-    assert not any(map(has_not_run, (ConnectionError("x"), TimeoutError(), redis.exceptions.ResponseError("x"))))
-    assert [cure(error) for error in (TryAgainError("Multiple keys"), ClusterDownError("not served"))] == [
-        Cure.WAIT
-    ] * 2
-    assert "redis+cluster://" in str(translate(moved, "redis://a:1"))
-    assert "does not serve this namespace" in str(translate(moved, "redis+cluster://a:1"))
+    """Whether redis-py has a class for them and cuts the code off, or leaves both to the text."""
+    response = redis.exceptions.ResponseError
+    for moved, ask in (
+        (MovedError("5 b:2"), AskError("5 ::1:3")),
+        (response("MOVED 5 b:2"), response("ASK 5 ::1:3")),
+    ):
+        assert (redirect(moved), redirect(ask)) == (Redirect(B, once=False), Redirect(Node("::1", 3), once=True))
+        assert (cure(moved), cure(ask)) == (Cure.REDIRECT, Cure.REDIRECT)
+        assert has_not_run(moved)
+        assert has_not_run(ask)
+        assert "redis+cluster://" in str(translate(moved, "redis://a:1"))
+        assert "does not serve this namespace" in str(translate(moved, "redis+cluster://a:1"))
+    for away in (TryAgainError("Multiple keys"), response("TRYAGAIN Multiple keys"), ClusterDownError("not served")):
+        assert (cure(away), has_not_run(away), redirect(away)) == (Cure.WAIT, True, None)
+    for other in (
+        ConnectionError("x"),
+        TimeoutError(),
+        response("ERR MOVED"),
+        response("MOVED"),
+        ValueError("ASK 5 b:2"),
+    ):
+        assert (has_not_run(other), redirect(other)) == (False, None)

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from ..config import Config
 from ..errors import ConfigError
-from .faults import Cure, cure
+from .faults import Cure, cure, is_down, redirect
 from .nodes import Node, Nodes, cluster_of
 
 SCHEMES = ("memory", "redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
@@ -134,10 +134,10 @@ class Endpoint:
         if self.nodes is None:
             return
         node = Node(connection.host, connection.port)
-        if isinstance(error, redis.exceptions.AskError):
-            if isinstance(error, redis.exceptions.MovedError):
-                self.nodes.moved(error.host, error.port, node)
-        elif cure(error) is Cure.RECONNECT or isinstance(error, redis.exceptions.ClusterDownError):
+        other = redirect(error)
+        if other is not None and not other.once:
+            self.nodes.moved(other.node, told_by=node)
+        elif cure(error) is Cure.RECONNECT or is_down(error):
             self.nodes.lost(node)
 
 

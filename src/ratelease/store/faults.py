@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import redis
 import redis.exceptions
 
 from ..errors import RateleaseError, StoreCorrupt, StoreUnavailable
-from .nodes import Node
+from .nodes import MARK, Node
 
 
 class Cure(enum.Enum):
@@ -22,8 +23,49 @@ class Cure(enum.Enum):
     NONE = "nothing"
 
 
+class Redirect(NamedTuple):
+    """Another node of a cluster, to be asked from now on (MOVED), or for the very next attempt alone (ASK)."""
+
+    node: Node
+    once: bool
+
+
+# Classes of newer versions of redis-py, which cut the code off the text; older ones have only the text.
+_CODES: dict[type[Exception], str] = {
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+}
 # Said before a script has begun: its keys' slot is on its way between two nodes, or nobody's now.
-_SLOT_AWAY = (redis.exceptions.TryAgainError, redis.exceptions.ClusterDownError)
+_SLOT_AWAY = ("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+
+
+def _code(error: BaseException) -> str:
+    """The code of an error reply of a cluster's node; of other errors the first word."""
+    if not isinstance(error, redis.exceptions.ResponseError):
+        return ""
+    return next((code for known, code in _CODES.items() if isinstance(error, known)), str(error).partition(" ")[0])
+
+
+def is_slot_away(error: BaseException) -> bool:
+    """Whether the error says that no node can serve the keys' slot now."""
+    return _code(error) in _SLOT_AWAY
+
+
+def is_down(error: BaseException) -> bool:
+    """Whether the node that said so belongs to no cluster that works, as far as it knows."""
+    return _code(error) in ("CLUSTERDOWN", "MASTERDOWN")
+
+
+def redirect(error: BaseException) -> Redirect | None:
+    """Where the error sends its caller: "MOVED 3999 127.0.0.1:6381", with or without its code."""
+    code = _code(error)
+    if code not in ("MOVED", "ASK"):
+        return None
+    host, _, port = str(error).rpartition(" ")[2].rpartition(":")
+    return Redirect(Node(host, int(port)), code == "ASK") if port.isascii() and port.isdigit() else None
 
 
 def cure(error: BaseException) -> Cure:
@@ -31,14 +73,14 @@ def cure(error: BaseException) -> Cure:
     text = str(error)
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.AuthorizationError):
         return Cure.NONE
-    if isinstance(error, redis.exceptions.AskError):  # MOVED as well
+    if redirect(error) is not None:
         return Cure.REDIRECT
     if isinstance(error, redis.exceptions.ResponseError):
         if "NOSCRIPT" in text or "No matching script" in text:
             return Cure.LOAD
         if isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in text:
             return Cure.RECONNECT
-        if isinstance(error, _SLOT_AWAY) or any(word in text[:40] for word in ("BUSY", "LOADING", "MASTERDOWN")):
+        if is_slot_away(error) or any(word in text[:40] for word in ("BUSY", "LOADING")):
             return Cure.WAIT
         return Cure.NONE
     if isinstance(error, redis.exceptions.BusyLoadingError):
@@ -50,14 +92,7 @@ def cure(error: BaseException) -> Cure:
 
 def has_not_run(error: BaseException) -> bool:
     """Whether the error says that the script was not even begun."""
-    return isinstance(error, (*_SLOT_AWAY, redis.exceptions.AskError)) or cure(error) is Cure.LOAD
-
-
-def asked_node(error: BaseException) -> Node | None:
-    """The node that the very next attempt alone has to go to, if the error (ASK) names one."""
-    if not isinstance(error, redis.exceptions.AskError) or isinstance(error, redis.exceptions.MovedError):
-        return None
-    return Node(error.host, error.port)
+    return is_slot_away(error) or cure(error) in (Cure.LOAD, Cure.REDIRECT)
 
 
 def replied(error: BaseException) -> bool:
@@ -79,12 +114,12 @@ def translate(error: BaseException, label: str) -> RateleaseError:
         return StoreUnavailable(f"the store at {label} refused the user or password: check the URL's credentials")
     if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
         return StoreUnavailable(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
-    if isinstance(error, redis.exceptions.AskError) and "+cluster" not in label:
+    if redirect(error) is not None and MARK not in label:
         return StoreUnavailable(
             f"the store at {label} is a node of a Redis Cluster, and another node has these keys: write the URL as "
             "redis+cluster:// (rediss+cluster:// for TLS)"
         )
-    if isinstance(error, (*_SLOT_AWAY, redis.exceptions.AskError)):
+    if redirect(error) is not None or is_slot_away(error):
         return StoreUnavailable(
             f"the cluster at {label} does not serve this namespace now ({text!a}): has a node failed without a "
             "replica, or does moving a slot take so long?"

@@ -40,9 +40,9 @@ class Nodes:
         self._known = self._seeds
         self.current = self._seeds[0]
 
-    def moved(self, host: str, port: int, told_by: Node) -> None:
+    def moved(self, node: Node, *, told_by: Node) -> None:
         """Take over the owner that a node has named; without a host it is another port of its own."""
-        self.current = Node(host or told_by.host, port)
+        self.current = Node(node.host or told_by.host, node.port)
         if self.current not in self._known:
             self._known = (*self._known, self.current)[-MOST_NODES:]
 

@@ -18,7 +18,7 @@ from ..config import Config
 from ..core.scripts import Call
 from ..errors import StoreUnavailable
 from .endpoint import Endpoint
-from .faults import Cure, asked_node, cure, has_not_run, is_wrong_type, replied, translate, wrong_type
+from .faults import Cure, cure, has_not_run, is_wrong_type, redirect, replied, translate, wrong_type
 from .lua_source import script
 from .nodes import Node
 from .wake import Room
@@ -65,7 +65,8 @@ class _Attempts:
         self.reconnects = remedy is Cure.RECONNECT
         # An attempt that was told so takes no part in what may have run: the next one takes its place.
         self.has_run = not has_not_run(error)
-        self.node = asked_node(error)
+        other = redirect(error)
+        self.node = other.node if other is not None and other.once else None
         if remedy is Cure.LOAD and not self.load:
             self.load = True
             return 0.0
