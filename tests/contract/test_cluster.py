@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratelease import Config, Limits
+from ratelease import Config, Limits, Operator
 from ratelease.core.keys import Keyspace, make_path
 from ratelease.errors import StoreUnavailable
 from ratelease.testing import config
@@ -90,6 +90,24 @@ async def test_instances_and_reset_ask_the_node_that_decides(make_limiter) -> No
 
 
 @pytest.mark.covers("LC-21")
+async def test_operators_reach_the_fleet(make_limiter, settings) -> None:
+    """What one sets holds for the next acquire, wakes who waits, and is in the journal."""
+    limiter = make_limiter(limits=ONE)
+    operator = Operator(config=settings, who="somebody")
+    (held,) = await limiter.hold("openai", "gpt-4o")
+    waiting = asyncio.create_task(limiter.hold("openai", "gpt-4o"))
+    await limiter.until_waiting(1)
+    operator.set_limits("openai", "gpt-4o", Limits(concurrency=2))
+    (taken,) = await asyncio.wait_for(waiting, 2)
+    assert not await limiter.try_acquire("openai", "gpt-4o")
+    operator.unset_limits("openai", "gpt-4o")
+    assert {deed.who for deed in operator.journal()} == {"somebody"}
+    operator.close()
+    await held.release()
+    await taken.release()
+
+
+@pytest.mark.covers("LC-21")
 async def test_namespaces_live_on_nodes_of_their_own(make_limiter, redis_cluster) -> None:
     """Each node has the keys of its namespace alone, and none decides for another."""
     spaces = {redis_cluster.namespace_on(server): server for server in redis_cluster.servers}
@@ -108,7 +126,7 @@ def test_a_server_puts_all_keys_of_a_namespace_into_one_slot(redis_cluster: Redi
     """By CLUSTER KEYSLOT of a real node; so is the slot that the tests compute with."""
     for namespace in ("default", "Grüße", "a b", "x" * 200):
         space = Keyspace(namespace)
-        keys = space.instance_keys
+        keys = [*space.instance_keys, space.overrides, space.journal]
         for model, pools in (("gpt-4o", ()), ("名前 %~:", ("opus", "a:b")), ("m" * 256, ("ß",))):
             keys += space.path_keys(make_path("Open AI", model, pools, "0123456789ab"))
         assert len({redis_cluster.slot_of(key) for key in keys}) == 1
