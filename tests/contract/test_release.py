@@ -196,9 +196,7 @@ async def test_a_heartbeat_that_lands_after_a_release_revives_nothing(make_limit
     epoch = hold.epoch
     store.flushall()
     await lease.release()
-    await limiter.call(
-        limiter.client._run, scripts.renew(runtime.session, runtime.keyspace, hold.line, [hold.held()], epoch)
-    )
+    await limiter.run(scripts.renew(runtime.session, runtime.keyspace, hold.line, [hold.held()], epoch))
     assert [key for key in store.keys("*:leases") if store.zscore(key, lease.id) is not None] == []
 
 
@@ -245,7 +243,7 @@ async def test_a_dropped_lease_is_released_with_a_warning_that_says_where_it_cam
 async def _end(limiter, ending: Ending) -> None:
     """Run the release script on an id, whoever's it is."""
     runtime = limiter.client._rt
-    await limiter.call(limiter.client._run, scripts.release(runtime.session, runtime.keyspace, [ending]))
+    await limiter.run(scripts.release(runtime.session, runtime.keyspace, [ending]))
 
 
 def _end_in_store(store, lease) -> None:

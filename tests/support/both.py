@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from ratelease import AsyncClient, Client, EffectiveLimits, Instance, Outcome, Refusal, Status
+from ratelease.core.scripts import Call
 from support.wait_until import wait_until_async
 
 T = TypeVar("T")
@@ -224,6 +226,10 @@ class Limiter:
         if self.is_sync:
             return await self.callers.call(function, *arguments, **options)
         return await function(*arguments, **options)
+
+    async def run(self, call: Call) -> Any:
+        """Run a script by itself, on the client's connections."""
+        return await self.call(self.client._exchange.wire.run, call, time.monotonic() + 5)
 
     async def next(self, iterator: Any) -> Any:
         """Take the next item of an iterator in the client's colour; a mark of the end where there is none."""
