@@ -1,24 +1,29 @@
 """A distributed rate limiter for LLM API clients: one fleet, one account, no 429s."""
 
 from .aio import AsyncClient
+from .aio_target import AsyncTarget
 from .client import Client
 from .config import Config
 from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
+from .core.progress import Done, Progress, Stats
 from .core.status import Status
 from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
 from .operator import AsyncOperator, Operator
+from .target import Target
 
 __all__ = [
     "AsyncClient",
     "AsyncGroup",
     "AsyncLease",
     "AsyncOperator",
+    "AsyncTarget",
     "Client",
     "Config",
+    "Done",
     "EffectiveLimits",
     "Group",
     "Instance",
@@ -27,8 +32,11 @@ __all__ = [
     "Operator",
     "Outcome",
     "Pool",
+    "Progress",
     "Rate",
     "Refusal",
+    "Stats",
     "Status",
+    "Target",
     "Usage",
 ]

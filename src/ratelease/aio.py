@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequen
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from .aio_target import MakesAsyncTargets
 from .core import admission
 from .core.admission import Ask, Flow, Tell
 from .core.figures import EffectiveLimits
@@ -57,7 +58,7 @@ class Acquiring(Generic[T]):
             await self._entered.__aexit__(kind, error, trace)
 
 
-class AsyncClient(Shell):
+class AsyncClient(MakesAsyncTargets, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For event loops.
 
@@ -98,12 +99,9 @@ class AsyncClient(Shell):
         """As :meth:`ratelease.Client.acquire`: `async with client.acquire(…) as lease`, or await it."""
 
         async def start() -> AsyncLease:
-            request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
-            started = time.monotonic()
-            taken = await self._take(request)
-            if isinstance(taken, Refusal):
-                raise admission.timed_out(taken, time.monotonic() - started, request.sent)
-            return taken
+            return await self._wait_for(
+                self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
+            )
 
         return Acquiring(start)
 
@@ -156,6 +154,14 @@ class AsyncClient(Shell):
             return await self._gather(requests, least)
 
         return Acquiring(start)
+
+    async def _wait_for(self, request: Request) -> AsyncLease:
+        """Get one request admitted by its deadline."""
+        started = time.monotonic()
+        taken = await self._take(request)
+        if isinstance(taken, Refusal):
+            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+        return taken
 
     async def _take(self, request: Request) -> AsyncLease | Refusal:
         """Get one request admitted or refused. However this ends early, nothing of the request is left."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -26,13 +26,16 @@ from .store.exchange import Exchange
 from .store.gate import Place
 from .store.hold import Hold, caller_place
 from .store.perform import perform
-from .store.waiter import Waiter
+from .store.waiter import Failable, Waiter
 from .store.wake import Wake
+from .target import MakesTargets
+
+Entered = Callable[[Failable], None]
 
 T = TypeVar("T")
 
 
-class Client(Shell):
+class Client(MakesTargets, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For threads.
 
@@ -134,12 +137,9 @@ class Client(Shell):
 
             ConfigError: An argument is wrong; nothing was sent.
         """
-        request = self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
-        started = time.monotonic()
-        taken = self._take(request)
-        if isinstance(taken, Refusal):
-            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
-        return taken
+        return self._wait_for(
+            self._request(provider, model, tokens, input_tokens, output_tokens, weight, timeout, pools, True)
+        )
 
     def try_acquire(
         self,
@@ -202,31 +202,41 @@ class Client(Shell):
         )
         return self._gather(requests, least)
 
-    def _take(self, request: Request) -> Lease | Refusal:
+    def _wait_for(self, request: Request, entered: Entered | None = None) -> Lease:
+        """Get one request admitted by its deadline; `entered` is told what the caller may wait on, before it does."""
+        started = time.monotonic()
+        taken = self._take(request, entered)
+        if isinstance(taken, Refusal):
+            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+        return taken
+
+    def _take(self, request: Request, entered: Entered | None = None) -> Lease | Refusal:
         """Get one request admitted or refused. However this ends early, nothing of the request is left."""
         keeper, started = self._rt.keeper, time.monotonic()
         try:
-            result = self._admit(request)
+            result = self._admit(request, entered)
             if isinstance(result, Grant) and result.deadline <= time.monotonic():
                 # This process stood still for longer than a lease lives: the slot may be somebody else's by now.
                 keeper.withdraw(request)
                 request = self._again(request)
-                result = self._admit(request)
+                result = self._admit(request, entered)
             return result if isinstance(result, Refusal) else self._leases(result, started)[0]
         except BaseException:
             keeper.withdraw(request)
             raise
 
-    def _admit(self, request: Request) -> Grant | Refusal:
+    def _admit(self, request: Request, entered: Entered | None) -> Grant | Refusal:
         """Run the admission flow of one request."""
         runtime = self._rt
         woken = Wake()
         runtime.keeper.start()
-        place = self._enter((request,)) if request.waits else None
+        place = self._enter((request,), entered) if request.waits else None
         if isinstance(place, Refusal):
             return place
         waiter = runtime.keeper.expect(request, woken.set)
         try:
+            if entered is not None:
+                entered(waiter)
             result = self._drive(request, waiter, woken, place)
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
                 return self._withdraw(request, waiter, result)
@@ -234,7 +244,7 @@ class Client(Shell):
         finally:
             runtime.keeper.forget(waiter)
 
-    def _enter(self, requests: Sequence[Request]) -> Place | Refusal | None:
+    def _enter(self, requests: Sequence[Request], entered: Entered | None = None) -> Place | Refusal | None:
         """Pass the gate of the path: the place where this caller had to stand, None if it had not."""
         gates = self._rt.keeper.gates
         # Who holds a lease already must not stand behind those who may wait for that lease.
@@ -245,6 +255,8 @@ class Client(Shell):
         woken = Wake()
         place = self._place(requests, woken.set, threaded=True)
         gates.stand(place)
+        if entered is not None:
+            entered(place)
         _until(woken, requests[0].deadline)
         return gates.stood(place)
 

@@ -122,7 +122,10 @@ class _LeaseBase:
         if found is not None and not self._hold.ended:
             self._hold.settle(found)
         ending = self._hold.end(unsent=outcome is Outcome.UNSENT)
-        return None if ending is None else (self._hold, ending)
+        if ending is None:
+            return None
+        self._hold.runtime.keeper.tally.end(outcome)
+        return self._hold, ending
 
     def _end_later(self, outcome: Outcome) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""

@@ -19,6 +19,7 @@ from .core.admission import Outer
 from .core.figures import EffectiveLimits, effective_limits
 from .core.instances import check_metadata
 from .core.model import HIGHEST_COUNT, HIGHEST_WEIGHT, Answer, Line, Refusal, Request, costs_of
+from .core.progress import Stats
 from .core.scripts import Ending
 from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
@@ -164,6 +165,10 @@ class Shell:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._rt.endpoint.label} namespace={self._config.namespace!r}>"
+
+    def stats(self) -> Stats:
+        """What this client has done in this process, for a line of progress. Asks nobody."""
+        return self._rt.keeper.stats()
 
     # ---- fork --------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,12 @@ class Place:
         self.error: Exception | None = None
         self._tell = [tell]
 
+    def fail(self, error: Exception) -> None:
+        """End the wait with an error, unless the caller is inside already; it leaves the gate itself."""
+        if not self.inside:
+            self.error = error
+            self.wake()
+
     def tell(self, answer: Answer | None) -> None:
         """Tell the caller, unless nothing is known yet, or it has been told."""
         if answer is not None and self._tell:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
+from ..core.progress import Stats, Tally
 from ..core.scripts import Call, Ending
 from ..errors import RateleaseError, StoreUnavailable
 from .endings import Endings
@@ -66,6 +67,7 @@ class Keeper:
         self.waiters: dict[str, Waiter] = {}
         self.gates = Gates(self.config)
         self.dropped: deque[Dropped] = deque()
+        self.tally = Tally(time.monotonic())
         self.lost_count = 0
         self.completed = 0
         self.busy_seconds = 0.0
@@ -114,6 +116,7 @@ class Keeper:
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""
         self.holds[hold.id] = hold
+        self.tally.admit(hold.waited, hold.since)
         if hold.deadline - time.monotonic() < self.runtime.heartbeat:
             self._call(self._heart.renew_soon)
 
@@ -125,6 +128,17 @@ class Keeper:
         self.busy_seconds += time.monotonic() - hold.since
         self.last_completed = time.time()
         return True
+
+    def stats(self) -> Stats:
+        """What the client has done so far."""
+        return self.tally.stats(
+            time.monotonic(),
+            self.completed,
+            in_flight=len(self.holds),
+            waiting=sum(1 for waiter in list(self.waiters.values()) if waiter.answer is None),
+            lost=self.lost_count,
+            average_held=self.busy_seconds / self.completed if self.completed else None,
+        )
 
     def lose(self, hold: Hold) -> None:
         """Count a lease that expired before its release, and tell its owner, once."""

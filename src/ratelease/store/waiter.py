@@ -5,8 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from ..core.model import Answer, Header, Request, Verdict
+
+
+class Failable(Protocol):
+    """What a caller waits on, for whoever ends its wait from outside."""
+
+    def fail(self, error: Exception) -> object:
+        """End the wait with an error."""
 
 
 class Waiter:

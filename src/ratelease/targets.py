@@ -1,0 +1,165 @@
+"""What targets of both colours share: their settings, estimates from a call's arguments, and settling."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from .core.model import HIGHEST_WEIGHT
+from .core.usage import HIGHEST_TOKENS, Usage
+from .errors import ConfigError
+from .shell import Seconds, Shell, _count, _seconds
+from .store.log import logger
+
+# Tokens of one call: a number, or a function of the arguments that the call's own function gets.
+Estimate = int | Callable[..., int] | None
+
+# What a call has used, of what its function has returned: a Usage, a number of tokens, or an SDK's usage object.
+UsageOf = Callable[[Any], object]
+
+# Results that carry no usage. A function's own number is not a number of tokens.
+_WITHOUT_USAGE = (str, bytes, bytearray, int, float, list, tuple, type(None))
+
+
+class TargetBase:
+    """One model with everything that its calls have in common."""
+
+    def __init__(
+        self,
+        client: Shell,
+        provider: str,
+        model: str,
+        *,
+        timeout: Seconds | None,
+        tokens: Estimate,
+        input_tokens: Estimate,
+        output_tokens: Estimate,
+        weight: int,
+        pools: Iterable[str],
+        usage: UsageOf | None,
+    ) -> None:
+        self._client: Any = client
+        self.provider = provider
+        self.model = model
+        self._timeout = timeout
+        self._estimates = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
+        self._weight = weight
+        self._pools: Any = tuple(pools) if isinstance(pools, Iterable) and not isinstance(pools, str) else pools
+        self._usage = usage
+        self._usage_failed = False
+        self._check(client)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.provider}/{self.model}>"
+
+    def _check(self, client: Shell) -> None:
+        """Raise one ConfigError that names everything that is wrong."""
+        faults: list[str] = []
+
+        def check(function: Callable[..., object], *arguments: Any) -> None:
+            try:
+                function(*arguments)
+            except ConfigError as error:
+                faults.append(str(error))
+
+        check(client._line, self.provider, self.model, self._pools)  # noqa: SLF001 - the other half of a client
+        check(_count, self._weight, "weight", 1, HIGHEST_WEIGHT)
+        if self._timeout is not None:
+            check(_seconds, self._timeout, "timeout")
+        for name, estimate in self._estimates.items():
+            if inspect.iscoroutinefunction(estimate):
+                faults.append(f"{name} must be a number or a plain function, not the coroutine function {estimate!r}")
+            elif estimate is not None and not callable(estimate):
+                check(_count, estimate, name, 0, HIGHEST_TOKENS)
+        if self._estimates["tokens"] is not None and sum(each is not None for each in self._estimates.values()) > 1:
+            faults.append("tokens is the total: give either tokens, or input_tokens and output_tokens")
+        if self._usage is not None and (not callable(self._usage) or inspect.iscoroutinefunction(self._usage)):
+            faults.append(f"usage must be a plain function of the result, not {self._usage!r}")
+        if faults:
+            raise ConfigError("; ".join(faults))
+
+    # ---- acquiring ---------------------------------------------------------------------------------------------
+
+    def _options(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """What acquire is told for a call with these arguments."""
+        tokens = {
+            name: estimate(*args, **kwargs) if callable(estimate) else estimate
+            for name, estimate in self._estimates.items()
+        }
+        return {**tokens, "weight": self._weight, "pools": self._pools}
+
+    def _plain_options(self, given: Mapping[str, int | None]) -> dict[str, Any]:
+        """What acquire is told where there are no arguments to estimate from: `given` stands in for the target's."""
+        tokens: dict[str, Any] = dict(self._estimates)
+        if any(value is not None for value in given.values()):
+            tokens = dict(given)
+        unknown = [name for name, estimate in tokens.items() if callable(estimate)]
+        if unknown:
+            name = unknown[0]
+            raise ConfigError(
+                f"{name} of this target is a function of the call's arguments, which are not known here: "
+                f"use call() or limited(), or give {name} a number"
+            )
+        return {**tokens, "weight": self._weight, "pools": self._pools}
+
+    # ---- settling ----------------------------------------------------------------------------------------------
+
+    def _settle(self, lease: Any, result: object) -> None:
+        """Tell the lease what its call has used, if that is known. Never raises: the estimate stays charged then."""
+        self._settle_by(lease, self._usage_in(result))
+
+    @staticmethod
+    def _settle_by(lease: Any, usage: Usage | None) -> None:
+        if usage is not None:
+            lease.settle(usage)
+
+    def _usage_in(self, result: object) -> Usage | None:
+        if self._usage is None:
+            return None if isinstance(result, _WITHOUT_USAGE) else Usage.of(result)
+        try:
+            return Usage.of(self._usage(result))
+        except Exception:  # noqa: BLE001 - the user's code must not end ours; what was estimated stays charged
+            # A batch would say the same a thousand times.
+            if not self._usage_failed:
+                self._usage_failed = True
+                logger.exception("usage of %a/%a raised: what was estimated stays charged", self.provider, self.model)
+            return None
+
+
+def check_plain(fn: Callable[..., Any], what: str) -> None:
+    """Refuse a function that runs on an event loop, or that a lease for one call does not fit."""
+    if not callable(fn):
+        raise ConfigError(f"{what} must be a function, not {fn!r}")
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(f"{what} {_name(fn)} is asynchronous: use a target of AsyncClient")
+    if inspect.isgeneratorfunction(fn):
+        raise ConfigError(_generator(fn, what))
+
+
+def check_asynchronous(fn: Callable[..., Any], what: str) -> None:
+    """Refuse what nobody can await. Of a plain function its result decides: many SDKs wrap their coroutines."""
+    if not callable(fn):
+        raise ConfigError(f"{what} must be a coroutine function, not {fn!r}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigError(_generator(fn, what))
+
+
+def not_awaitable(fn: Callable[..., Any], result: object) -> ConfigError:
+    """The error for a plain function in an asynchronous target."""
+    return ConfigError(
+        f"{_name(fn)} returned {type(result).__name__}, which cannot be awaited: an AsyncTarget calls coroutine "
+        "functions, since a plain one would stop the event loop. Use a target of Client, or wrap it in "
+        "asyncio.to_thread"
+    )
+
+
+def _generator(fn: Callable[..., Any], what: str) -> str:
+    return (
+        f"{what} {_name(fn)} is a generator, whose work begins after it has returned: decorate it with limited, which "
+        "holds the lease until it ends"
+    )
+
+
+def _name(fn: Callable[..., Any]) -> str:
+    return str(getattr(fn, "__qualname__", None) or repr(fn))
