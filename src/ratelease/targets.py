@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Concatenate
 
 from .core.model import HIGHEST_WEIGHT
 from .core.usage import HIGHEST_TOKENS, Usage
@@ -13,7 +13,8 @@ from .shell import Seconds, Shell, _count, _seconds
 from .store.log import logger
 
 # Tokens of one call: a number, or a function of the arguments that the call's own function gets.
-Estimate = int | Callable[..., int] | None
+# (The form with one argument gives the argument of a lambda a type in strict checking.)
+Estimate = int | Callable[Concatenate[Any, ...], int] | Callable[..., int] | None
 
 # What a call has used, of what its function has returned: a Usage, a number of tokens, or an SDK's usage object.
 UsageOf = Callable[[Any], object]

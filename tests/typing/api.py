@@ -138,7 +138,8 @@ def errors(client: Client) -> float | None:
     except WaitTimeout as error:
         timeout: TimeoutError = error
         assert_type(error.position, int | None)
-        assert_type(timeout, TimeoutError)
+        if error.retry_after is None:
+            raise timeout from None
         return error.retry_after
     except RateleaseError as error:
         assert_type(error.limit, int | None)
