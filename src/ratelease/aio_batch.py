@@ -76,7 +76,9 @@ class _Run:
         task.add_done_callback(self._tasks.discard)
 
     def stop(self) -> None:
-        """Cancel everything that runs; in the loop only."""
+        """Cancel everything that runs, once: a second time would cut off its releasing. In the loop only."""
+        if self.stopped:
+            return
         self.stopped = True
         for task in tuple(self._tasks):
             if task is not asyncio.current_task():
@@ -104,6 +106,9 @@ class _Run:
                 item = await take()
                 if item is _NO_MORE:
                     self.count.total = read
+                    break
+                if self.stopped:
+                    # Cancelled, but nothing has waited since.
                     break
                 self._spawn(self._one(read, item))
                 read += 1
