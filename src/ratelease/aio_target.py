@@ -127,7 +127,7 @@ class AsyncTarget(TargetBase):
             if not inspect.isawaitable(awaited):
                 raise not_awaitable(fn, awaited)
             result = await awaited
-            self._settle(lease, result)
+            await lease.release(usage=self._usage_in(result))
         return result
 
     def _limited_generator(self, fn: Callable[P, Any]) -> Callable[P, AsyncGenerator[Any, Any]]:
@@ -150,7 +150,7 @@ class AsyncTarget(TargetBase):
                         else:
                             item = await inner.asend(sent)
                 except StopAsyncIteration:
-                    self._settle_by(lease, usage)
+                    await lease.release(usage=usage)
 
         return limited
 

@@ -159,7 +159,7 @@ class Target(TargetBase):
             if inspect.iscoroutine(result):
                 result.close()
                 raise ConfigError(f"{fn!r} returned a coroutine: use a target of AsyncClient")
-            self._settle(lease, result)
+            lease.release(usage=self._usage_in(result))
         return result
 
     def drop_later(self, dropped: Dropped) -> None:
@@ -187,7 +187,7 @@ class Target(TargetBase):
                             item = inner.send(sent)
                 except StopIteration as stop:
                     usage = self._usage_in(stop.value) or usage
-                    self._settle_by(lease, usage)
+                    lease.release(usage=usage)
                     return stop.value
 
         return limited

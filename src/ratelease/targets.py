@@ -106,16 +106,8 @@ class TargetBase:
 
     # ---- settling ----------------------------------------------------------------------------------------------
 
-    def _settle(self, lease: Any, result: object) -> None:
-        """Tell the lease what its call has used, if that is known. Never raises: the estimate stays charged then."""
-        self._settle_by(lease, self._usage_in(result))
-
-    @staticmethod
-    def _settle_by(lease: Any, usage: Usage | None) -> None:
-        if usage is not None:
-            lease.settle(usage)
-
     def _usage_in(self, result: object) -> Usage | None:
+        """What a call has used, if its result says so. Never raises: the estimate stays charged then."""
         if self._usage is None:
             return None if isinstance(result, _WITHOUT_USAGE) else Usage.of(result)
         try:
