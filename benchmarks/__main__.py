@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [acquire] [growth] [sizes] [handoff] [window] [rolling]`."""
+"""Run the benchmarks: `python -m benchmarks [acquire] [growth] [sizes] [handoff] [window] [rolling] [batch]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import ExitStack
 
 import redis
 
-from benchmarks import acquire, growth, handoff, rolling, sizes, window
+from benchmarks import acquire, batch, growth, handoff, rolling, sizes, window
 from ratelease.testing import RedisServer, find_server
 
-NAMES = ("acquire", "growth", "sizes", "handoff", "window", "rolling")
+NAMES = ("acquire", "growth", "sizes", "handoff", "window", "rolling", "batch")
 
 
 def main() -> None:
@@ -48,6 +48,8 @@ def main() -> None:
             window.run()
         if "rolling" in wanted:
             rolling.run(url)
+        if "batch" in wanted:
+            batch.run(url)
     print(f"\n{time.perf_counter() - began:.0f} s in all")
 
 

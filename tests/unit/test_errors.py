@@ -3,6 +3,7 @@
 import copy
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -32,6 +33,7 @@ def _fail(error: RateleaseError) -> None:
     raise error
 
 
+@pytest.mark.covers("UX-13")
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("again", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])  # noqa: S301
 def test_an_error_survives_pickle_and_copy(cls, again) -> None:
@@ -53,6 +55,7 @@ class TenantTimeout(errors.WaitTimeout):
         self.tenant = tenant
 
 
+@pytest.mark.covers("UX-13")
 def test_a_subclass_with_arguments_of_its_own_survives_as_well() -> None:
     """What it added is kept."""
     other = pickle.loads(pickle.dumps(TenantTimeout(7)))  # noqa: S301 - made a moment ago
@@ -60,12 +63,26 @@ def test_a_subclass_with_arguments_of_its_own_survives_as_well() -> None:
     assert (other.tenant, other.scope, other.waited) == (7, "openai", 1.5)
 
 
+@pytest.mark.covers("UX-13")
 def test_an_error_comes_back_from_another_process() -> None:
-    """As a ProcessPoolExecutor brings it."""
-    error = errors.WaitTimeout("too long", **ATTRIBUTES)
-    with ProcessPoolExecutor(1) as pool, pytest.raises(errors.WaitTimeout, match="too long") as caught:
-        pool.submit(_fail, error).result(timeout=30)
-    assert _attributes(caught.value) == ATTRIBUTES
+    """Every one of them, as a ProcessPoolExecutor brings it, with its attributes."""
+    with ProcessPoolExecutor(1) as pool:
+        for cls in CLASSES:
+            with pytest.raises(cls, match="too long") as caught:
+                pool.submit(_fail, cls("too long", **ATTRIBUTES)).result(timeout=30)
+            assert type(caught.value) is cls
+            assert _attributes(caught.value) == ATTRIBUTES
+
+
+@pytest.mark.covers("UX-13")
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_attribute_has_a_type(cls) -> None:
+    """Each is None where it has no meaning, and nothing is left to Any."""
+    hints = get_type_hints(cls)
+    assert {name: hints[name] for name in ATTRIBUTES} == {
+        name: type(value) | None for name, value in ATTRIBUTES.items()
+    }
+    assert Any not in hints.values()
 
 
 @pytest.mark.parametrize("cls", CLASSES)

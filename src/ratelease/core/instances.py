@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from ..errors import ConfigError
+from .plain import Plain
 
 LARGEST_PROFILE = 65_536
 LARGEST_METADATA = 4096
@@ -16,7 +17,7 @@ MOST_LIMITS = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Plain):
     """
     One client in one process.
 
@@ -48,10 +49,6 @@ class Instance:
     lost: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
 
 
 def check_metadata(metadata: dict[str, str] | None) -> dict[str, str] | None:

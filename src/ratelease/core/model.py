@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..limits import DEFAULT_GUARD, SHORT_FORMS, UNITS, Limits, per_mille, rate_label
 from .keys import Path
+from .plain import Plain
 
 # One letter a unit in costs, limits and windows, as the Lua files know them.
 UNIT_LETTERS: dict[str, str] = {"requests": "r", "tokens": "t", "input_tokens": "i", "output_tokens": "o"}
@@ -111,7 +112,7 @@ Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "withdra
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Plain):
     """
     Why nothing was granted. Falsy.
 
@@ -139,10 +140,6 @@ class Refusal:
 
     def __bool__(self) -> Literal[False]:
         return False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)

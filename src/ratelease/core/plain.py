@@ -11,6 +11,16 @@ from typing import Any
 DEEPEST = 20
 
 
+class Plain:
+    """A result that people and other programs read: a frozen dataclass, which JSON knows as well."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values: None, booleans, numbers, text, lists and dicts."""
+        return dict(plain(self))
+
+
 def plain(value: object, depth: int = 0) -> Any:
     """
     The same of None, booleans, numbers, text, lists and dicts alone, so that `json.dumps` takes it.

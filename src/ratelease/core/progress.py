@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .model import Outcome
-from .plain import plain
+from .plain import Plain
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,7 +19,7 @@ FAILURES = (Outcome.THROTTLED, Outcome.OVERLOADED, Outcome.TIMEOUT, Outcome.ERRO
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[Item, Result]):
+class Done(Plain, Generic[Item, Result]):
     """
     One item of a batch that has ended.
 
@@ -37,13 +37,9 @@ class Done(Generic[Item, Result]):
     result: Result | None = None
     error: BaseException | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values; of items and results that JSON does not know, their repr."""
-        return dict(plain(self))
-
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Plain):
     """
     How far a batch is.
 
@@ -68,13 +64,9 @@ class Progress:
     total: int | None = None
     remaining_seconds: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return dict(plain(self))
-
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Plain):
     """
     What one client has done in this process, since it began.
 
@@ -103,10 +95,6 @@ class Stats:
     lost: int = 0
     average_wait: float | None = None
     average_held: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return dict(plain(self))
 
 
 class Meter:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from .instances import Instance
 from .keys import Path, scope_label
 from .model import UNTIL_RESUMED, dimension_label, figures_of
+from .plain import Plain
 from .scripts import header, text
 
 
 @dataclass(frozen=True, slots=True)
-class RateStatus:
+class RateStatus(Plain):
     """One rate of a scope: what of it counts now."""
 
     dimension: str
@@ -27,7 +28,7 @@ class RateStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeStatus:
+class ScopeStatus(Plain):
     """
     One scope. `concurrency` is None where there is no limit; `in_flight` is counted all the same.
 
@@ -50,7 +51,7 @@ class ScopeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueStatus:
+class QueueStatus(Plain):
     """One path with callers parked: how many, and how many seconds the first of them has waited."""
 
     path: str
@@ -60,7 +61,7 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Disagreement:
+class Disagreement(Plain):
     """
     An instance whose limits are not those in use.
 
@@ -76,7 +77,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(Plain):
     """
     A namespace: its scopes, queues and instances. As text, a line on where it is, and one on each scope.
 
@@ -98,10 +99,6 @@ class Status:
     def scope(self, label: str) -> ScopeStatus | None:
         """The scope of this label, such as "openai/gpt-4o", "openai", "pool:opus" or "total"."""
         return next((scope for scope in self.scopes if scope.scope == label.casefold()), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.store} namespace={self.namespace!a} prefix={self.prefix} instances={self.instances}"]

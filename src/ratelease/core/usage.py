@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any
 
 from ..errors import ConfigError
+from .plain import Plain
 
 HIGHEST_TOKENS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Plain):
     """
     The tokens that a call has used, as far as they are known.
 
@@ -36,12 +36,15 @@ class Usage:
     def __post_init__(self) -> None:
         faults = [
             f"{name} must be a whole number from 0 to {HIGHEST_TOKENS:,}, not {value!r}"
-            for name, value in self.to_dict().items()
+            for name, value in self._figures()
             if value is not None
             and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_TOKENS)
         ]
         if faults:
             raise ConfigError("Usage: " + "; ".join(faults))
+
+    def _figures(self) -> list[tuple[str, int | None]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
     @classmethod
     def of(cls, obj: object) -> Usage | None:
@@ -70,14 +73,10 @@ class Usage:
 
     def charges(self) -> dict[str, int]:
         """What is known of each unit: "tokens", "input_tokens", "output_tokens"."""
-        known = {name: value for name, value in self.to_dict().items() if value is not None}
+        known = {name: value for name, value in self._figures() if value is not None}
         if self.tokens is None and len(known) == 2:
             known["tokens"] = min(sum(known.values()), HIGHEST_TOKENS)
         return known
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
