@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 from .core.model import HIGHEST_WEIGHT
 from .core.usage import HIGHEST_TOKENS, Usage
 from .errors import ConfigError
-from .shell import Seconds, Shell, _count, _seconds
+from .shell import Seconds, Shell, _count, seconds_of
 from .store.log import logger
 
 # Tokens of one call: a number, or a function of the arguments that the call's own function gets.
@@ -67,7 +67,7 @@ class TargetBase:
         check(client._line, self.provider, self.model, self._pools)  # noqa: SLF001 - the other half of a client
         check(_count, self._weight, "weight", 1, HIGHEST_WEIGHT)
         if self._timeout is not None:
-            check(_seconds, self._timeout, "timeout")
+            check(seconds_of, self._timeout, "timeout")
         for name, estimate in self._estimates.items():
             if inspect.iscoroutinefunction(estimate):
                 faults.append(f"{name} must be a number or a plain function, not the coroutine function {estimate!r}")

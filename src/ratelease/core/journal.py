@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import msgpack
+
+from .plain import Plain
 
 LONGEST_TEXT = 500
 LARGEST_DEED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(Plain):
     """
     One act of an operator.
 
@@ -31,10 +32,6 @@ class Deed:
     what: str
     who: str
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
 
 
 def pack_deed(*texts: str) -> bytes:
