@@ -31,6 +31,7 @@ check: $(VENV)/.dev ## lint, format, types, Lua, architecture
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary src tools $(wildcard tests/support tests/typing)
+	@$(BIN)/basedpyright --level error
 	@$(BIN)/python -m tools.lua_lint
 	@$(BIN)/pytest -q -n $(WORKERS) tests/architecture
 

@@ -195,6 +195,23 @@ async def test_leaving_the_loop_stops_everything(limiter, target) -> None:
     assert read <= 30
 
 
+async def test_what_was_not_begun_is_not_charged(make_limiter) -> None:
+    """Items that a stop has kept from being called return their requests: what counts is what was sent."""
+    limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=4, rpm=1000)})
+    work = Work(limiter, 0.005)
+    for _ in range(5):
+        batch = BothBatch(limiter, BothTarget(limiter).target.map(work, range(1000), in_flight=12))
+        for _ in range(5):
+            await anext(batch)
+        await batch.close()
+        await wait_until_async(lambda batch=batch: batch.batch.stats().in_flight == 0, description="what ran has ended")
+
+    async def charged() -> bool:
+        return await limiter.used("openai/gpt-4o", "requests/60s") == work.begun
+
+    await wait_until_async(charged, description="as many requests count as were sent")
+
+
 async def test_a_closed_batch_leaves_nothing(limiter, target) -> None:
     """While four run and others wait for their lease; closing again does nothing."""
     await limiter.hold("openai", "gpt-4o", 2)

@@ -16,6 +16,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LAST_LINES = {
     "threads.py": r"40 answers, the last one: PROMPT 39",
     "tasks.py": r"40 answers, and none for the impatient",
+    "batch.py": r"399 answers, 1 failed, 0 in flight",
     "refusals.py": r"call 3 goes to gpt-4o-mini",
     "streaming.py": r"the provider saw 0 calls too many",
     "group.py": r"in flight at the end: 0",

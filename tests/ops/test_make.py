@@ -21,7 +21,7 @@ case "$*" in
   "-m venv "*)
     for venv in "$@"; do :; done
     mkdir -p "$venv/bin"
-    for program in python ratelease pytest ruff mypy; do
+    for program in python ratelease pytest ruff mypy basedpyright; do
       printf '#!/bin/sh\\necho "%s $*" >> "$NOTES"\\n' "$program" > "$venv/bin/$program"
       chmod +x "$venv/bin/$program"
     done ;;
