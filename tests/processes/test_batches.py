@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import FrameType
 
 import pytest
@@ -128,20 +129,49 @@ def test_what_waits_is_withdrawn_at_once_when_a_batch_is_closed(settings: Config
             batch.close()
             consumer.join(2)
             assert not consumer.is_alive()
+            wait_until(lambda: view.waiting() == 0, timeout=1.0, description="nobody waits")
             for lease in held:
                 lease.release()
             check_nothing_is_left(client, view, f"closing after {pause} s")
             assert began == []
 
 
+def test_an_item_that_is_on_its_way_to_wait_when_its_batch_is_closed_does_not_wait(
+    settings: Config, view: StoreView
+) -> None:
+    """Closed by the estimate of an item, after its worker has taken it and before there is anything to withdraw."""
+    with Client(limits=LIMITS, config=settings) as client, Client(limits=LIMITS, config=settings) as other:
+        held = [other.acquire("openai", "gpt-4o") for _ in range(2)]
+
+        def estimate(_: float) -> int:
+            batch.close()
+            time.sleep(5 * settings.poll)  # whatever looks for waiters in the background has looked by then
+            return 1
+
+        batch = client.target("openai", "gpt-4o", tokens=estimate).map(nap, [0.0])
+        assert list(batch) == []
+        wait_until(lambda: not workers(), timeout=1.0, description="its thread has ended")
+        wait_until(lambda: view.waiting() == 0, timeout=1.0, description="nobody waits")
+        for lease in held:
+            lease.release()
+
+
 def test_threads_are_as_many_as_needed_and_bounded(settings: Config) -> None:
-    """A few items do not start all of them; many items start in_flight of them, and no more."""
+    """Items that come one by one need no more than a few; many at once start in_flight of them, and no more."""
+    ended: list[float] = []
+    counts: list[int] = []
+
+    def one_by_one() -> Iterator[float]:
+        for number in range(8):
+            wait_until(lambda number=number: len(ended) == number, description="the one before has ended")
+            time.sleep(0.01)  # its worker asks for work again
+            counts.append(len(workers()))
+            yield 0.0
+
     with Client(limits={"openai": Limits()}, config=settings) as client:
         target = client.target("openai", "gpt-4o")
-        batch = target.map(nap, [0.0])
-        assert next(batch).result == 0.0
-        assert len(workers()) <= 2
-        batch.close()
+        assert len(list(target.map(ended.append, one_by_one()))) == 8
+        assert max(counts) <= 3
         wait_until(lambda: not workers(), description="they have ended")
         most = 0
         for _ in target.map(nap, [0.005] * 100, in_flight=7):
