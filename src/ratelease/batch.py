@@ -26,7 +26,7 @@ from .core.progress import BatchCount, Done, Progress
 from .core.scripts import Ending
 from .errors import ConfigError
 from .shell import _count
-from .store.waiter import Waiter
+from .store.waiter import Failable
 
 if TYPE_CHECKING:
     from .target import Target
@@ -63,9 +63,9 @@ class _Wait:
 
     def __init__(self, run: _Run) -> None:
         self._run = run
-        self._waiter: Waiter | None = None
+        self._waiter: Failable | None = None
 
-    def entered(self, waiter: Waiter) -> None:
+    def entered(self, waiter: Failable) -> None:
         """Note it before the wait begins. Whoever stops sets the word first and looks here then."""
         self._waiter = waiter
         if self._run.stopped:
