@@ -9,6 +9,7 @@ import redis
 
 from ratelease import Client, Limits, Outcome
 from ratelease.testing import RedisServer, config
+from support.redis_cluster import RedisCluster
 from support.repository import ROOT
 from support.wait_until import wait_until
 
@@ -48,6 +49,33 @@ def test_the_proposed_user_is_sufficient(each_server: RedisServer, rule: list[st
         with one.acquire_many("openai", "gpt-4o", 1):
             assert len(one.instances()) == 2
         assert one.reset() > 0
+
+
+def test_the_proposed_user_is_sufficient_on_a_cluster(redis_cluster: RedisCluster, rule: list[str]) -> None:
+    """With what the page adds for that, while its slot moves; and nothing shows the password."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    added = re.search(r"^ACL SETUSER ratelease \+asking .*$", page, re.MULTILINE)
+    assert added
+    for server in redis_cluster.servers:
+        for command in (rule, added[0].split(" ")):
+            redis_cluster.client(server).execute_command(*command)
+    owner, target, _ = redis_cluster.servers
+    namespace = redis_cluster.namespace_on(owner)
+    url = redis_cluster.url_of(target).replace("://", "://ratelease:CHANGE-ME@")
+    with Client(url, limits=LIMITS, config=config(namespace=namespace)) as client:
+        assert "CHANGE-ME" not in f"{client!r} {client.status()}"
+        lease = client.acquire("openai", "gpt-4o")
+        redis_cluster.begin_move(namespace, target)
+        while redis_cluster.move_keys(namespace, target):
+            pass
+        assert [each.id for each in client.instances()] == [client._rt.instance], "asked by ASKING"
+        redis_cluster.end_move(namespace, target)
+        assert client._rt.endpoint.nodes is not None
+        assert len(client._rt.endpoint.nodes._known) == 3, "told by CLUSTER SLOTS"
+        lease.release()
+        assert client.status().scope("openai/gpt-4o").in_flight == 0
+    for server in redis_cluster.servers:
+        redis_cluster.client(server).execute_command("ACL", "DELUSER", "ratelease")
 
 
 def test_the_proposed_user_is_refused_everything_else(each_server: RedisServer, rule: list[str]) -> None:
