@@ -301,9 +301,13 @@ async def test_what_is_granted_at_once_never_waited(make_limiter) -> None:
 async def test_who_stands_behind_what_the_store_never_answers_is_told_so(make_limiter) -> None:
     """At its own deadline; the next one is let in when the one on its way has failed."""
     limiter = make_limiter(url="redis://127.0.0.1:1", limits=ONE, max_parked=1, store_timeout=1.0)
-    tasks = [asyncio.create_task(limiter.hold("openai", "gpt-4o", timeout=timeout)) for timeout in (5, 5, 0.3)]
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="has not answered the 1 callers"):
+    tasks = []
+    for standing, timeout in enumerate((5, 5, 0.3)):
+        tasks.append(asyncio.create_task(limiter.hold("openai", "gpt-4o", timeout=timeout)))
+        await wait_until_async(lambda: not is_idle(limiter), description="the first is on its way")
+        await until_standing(limiter, standing)
+    with pytest.raises(StoreUnavailable, match="answered none of the 1 requests"):
         await tasks[2]
     assert time.monotonic() - began < 0.6
     ended = await asyncio.gather(*tasks[:2], return_exceptions=True)

@@ -138,7 +138,7 @@ def test_an_old_answer_is_not_told() -> None:
     made.pass_by([a])
     caller = Caller(made, "b")
     assert caller.told == []
-    with pytest.raises(StoreUnavailable, match="has not answered the 1 callers"):
+    with pytest.raises(StoreUnavailable, match="answered none of the 1 requests"):
         made.stood(caller.place)
     assert made.waiting() == 0
 

@@ -259,8 +259,8 @@ class Gates:
                 self.leave(request)
         if seen is None:
             raise StoreUnavailable(
-                f"{scope_label(line.path.scopes[0])}: the store has not answered the {ahead:,} callers of this client "
-                "that were sent before this one: is it overloaded, or cut off?"
+                f"{scope_label(line.path.scopes[0])}: the store has answered none of the {ahead:,} requests of this "
+                "client that were sent before this one: is it overloaded, or cut off?"
             )
         return admission.refusal(line, seen, "deadline")
 
