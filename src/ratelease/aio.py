@@ -309,7 +309,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
 
     async def limits(self, provider: str | None = None, model: str | None = None) -> EffectiveLimits:
         """As :meth:`ratelease.Client.limits`."""
-        return self._limits(provider, model)
+        return await self._perform(self._limits(provider, model))
 
     async def instances(self) -> list[Instance]:
         """As :meth:`ratelease.Client.instances`."""

@@ -361,7 +361,7 @@ class Client(MakesTargets, Shell):
 
         Of a model and all that it shares; without arguments, of every scope that has an entry or has been used.
         """
-        return self._limits(provider, model)
+        return self._perform(self._limits(provider, model))
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""

@@ -11,6 +11,7 @@ from pydantic import Field, PlainValidator, ValidationInfo, field_validator, mod
 
 from .checks import Checked, is_number, number, one_of, seconds_of, shown, truth, whole
 from .errors import ConfigError
+from .limits import HIGHEST_LIMIT
 from .names import check_name
 
 Unknown = Literal["fallback", "unlimited", "error"]
@@ -105,6 +106,9 @@ class Config(Checked, frozen=True):
 
         headroom: The part of each rate that is used where its limits do not say, 0.1 to 1.
 
+        default_tokens: What a call reserves that gives no estimate, before 20 calls of its model have said what they
+            used.
+
         max_parked: How many requests of one client and path wait in Redis at once, 1 to 100,000; the others wait in
             the process, in order.
 
@@ -146,6 +150,7 @@ class Config(Checked, frozen=True):
     max_hold: float = 3600.0
     stream_idle: float = 600.0
     headroom: Annotated[float, number(0.1, 1.0)] = 1.0
+    default_tokens: Annotated[int, whole(1, HIGHEST_LIMIT)] = 1000
     max_parked: Annotated[int, whole(1, MOST_PARKED)] = 256
     max_waiting: Annotated[int, whole(0, MOST_WAITING)] | None = None
     unknown: Annotated[Unknown, one_of("fallback", "unlimited", "error")] = "fallback"

@@ -11,7 +11,7 @@ from .config import Config
 from .core.instances import Instance
 from .core.journal import Deed
 from .core.keys import Keyspace, credential_label, make_path
-from .core.model import figure_name, figures_of, overrides_of
+from .core.model import Figures, figure_name, figures_of, overrides_of
 from .core.session import Session
 from .core.status import Status
 from .core.tending import Steps, Tending
@@ -54,7 +54,7 @@ class _Verbs:
             return make_path("-", "-", (check_name(name[5:], "pool"),), None).scopes[1]
         return make_path(name, "-", (), self._credential).scopes[1]
 
-    def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[dict[str, int]]:
+    def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[Figures]:
         if not isinstance(limits, Limits):
             raise ConfigError(f"set_limits needs Limits(…), not {limits!r}")
         figures = overrides_of(limits)
@@ -62,7 +62,7 @@ class _Verbs:
             raise ConfigError("set_limits was given Limits() without a figure: to take figures back use unset_limits")
         return self._configure(provider, model, "set", figures, reason)
 
-    def _unset(self, provider: str, model: str | None, figures: tuple[str, ...], reason: str) -> Steps[dict[str, int]]:
+    def _unset(self, provider: str, model: str | None, figures: tuple[str, ...], reason: str) -> Steps[Figures]:
         names = {figure: figure_name(figure) for figure in figures}
         unknown = [repr(figure) for figure, name in names.items() if name is None]
         if unknown:
@@ -72,7 +72,7 @@ class _Verbs:
             )
         return self._configure(provider, model, "unset", " ".join(name for name in names.values() if name), reason)
 
-    def _pause(self, provider: str, model: str | None, seconds: Seconds | None, reason: str) -> Steps[dict[str, int]]:
+    def _pause(self, provider: str, model: str | None, seconds: Seconds | None, reason: str) -> Steps[Figures]:
         what = ""
         if seconds is not None:
             length = seconds_of(seconds, "seconds")
@@ -84,12 +84,12 @@ class _Verbs:
             what = str(max(round(length * 1000), 1))
         return self._configure(provider, model, "pause", what, reason)
 
-    def _configure(self, provider: str, model: str | None, verb: str, what: str, reason: str) -> Steps[dict[str, int]]:
+    def _configure(self, provider: str, model: str | None, verb: str, what: str, reason: str) -> Steps[Figures]:
         scope = self._scope(provider, model)
         if not isinstance(reason, str):
             raise ConfigError(f"reason must be text, not {reason!r}")
 
-        def steps() -> Steps[dict[str, int]]:
+        def steps() -> Steps[Figures]:
             figures = yield from self._tending.configure(scope, verb, what, self._who, reason)
             logger.info("operator %a: %s %a %s (%a)", self._who, verb, scope, what, reason)
             return figures_of(figures)
@@ -156,7 +156,7 @@ class Operator(_Verbs):
 
     def set_limits(
         self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
-    ) -> dict[str, int]:
+    ) -> Figures:
         """
         Replace figures of a scope, for all processes on their next admission; other figures stay as they are.
 
@@ -169,7 +169,7 @@ class Operator(_Verbs):
         """
         return perform(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
 
-    def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> dict[str, int]:
+    def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> Figures:
         """
         Take figures back that were set ("concurrency", "rpm", "requests/10s"), all of them if none is named.
 
@@ -244,13 +244,11 @@ class AsyncOperator(_Verbs):
 
     async def set_limits(
         self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
-    ) -> dict[str, int]:
+    ) -> Figures:
         """As :meth:`Operator.set_limits`."""
         return await perform_async(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
 
-    async def unset_limits(
-        self, provider: str, model: str | None = None, *figures: str, reason: str = ""
-    ) -> dict[str, int]:
+    async def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> Figures:
         """As :meth:`Operator.unset_limits`."""
         return await perform_async(
             self._wire, self._unset(provider, model, figures, reason), self._config.store_timeout

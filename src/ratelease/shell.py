@@ -334,11 +334,8 @@ class Shell:
 
     # ---- tending -----------------------------------------------------------------------------------------------
 
-    def _limits(
-        self, provider: str | None, model: str | None, overrides: Mapping[str, Mapping[str, int]] | None = None
-    ) -> EffectiveLimits:
+    def _limits(self, provider: str | None, model: str | None) -> Steps[EffectiveLimits]:
         """The limits of one model's path, or of all scopes that this client knows."""
-        self._check_open()
         runtime, sources = self._rt, self._settings.sources
         if (provider is None) != (model is None):
             raise ConfigError("limits: give both provider and model, or neither")
@@ -346,15 +343,21 @@ class Shell:
         if provider is not None and model is not None:
             names = check_name(provider, "provider").casefold(), check_name(model, "model").casefold()
             paths = [runtime.path(*names)]
-        return effective_limits(
-            self._book,
-            paths,
-            credential=runtime.credential,
-            unknown=self._config.unknown,
-            headroom=(self._config.headroom, sources.get("headroom", "default")),
-            configured=provider is None,
-            overrides=overrides or {},
-        )
+
+        def steps() -> Steps[EffectiveLimits]:
+            overrides = yield from self._tending.overrides()
+            return effective_limits(
+                self._book,
+                paths,
+                credential=runtime.credential,
+                unknown=self._config.unknown,
+                headroom=(self._config.headroom, sources.get("headroom", "default")),
+                configured=provider is None,
+                overrides=overrides,
+                estimates=runtime.estimates.of,
+            )
+
+        return steps()
 
     def _resetting(self, provider: str | None, model: str | None, everything: bool) -> Steps[int]:
         if provider is None and model is not None:

@@ -88,6 +88,30 @@ async def test_what_is_set_merges_and_what_is_unset_falls_back(make_limiter, ope
     assert [rate.dimension for rate in (await limiter.status()).scope(SCOPE).rates] == ["requests/60s"]
 
 
+@pytest.mark.covers("LC-12", "LC-13", "RW-08")
+async def test_limits_shows_what_operators_have_set_above_all_other_sources(make_limiter, operate) -> None:
+    """Figure by figure, headroom too, on the model that was asked for and on all; the admission goes by it."""
+    limiter = make_limiter(limits=LIMITS)
+    operator = operate(limiter)
+    await operator.set_limits(*MODEL, Limits(rpm=10, headroom=0.3))
+    await operator.set_limits("anthropic", limits=Limits(concurrency=3))
+    shown = (await limiter.call(limiter.client.limits, *MODEL)).scope(SCOPE)
+    assert [(each.name, each.value, each.effective, each.source) for each in shown.figures] == [
+        ("rpm", 10, 3, "operator"),
+        ("concurrency", 2, 2, "argument"),
+        ("headroom", 0.3, 0.3, "operator"),
+    ]
+    every = await limiter.call(limiter.client.limits)
+    assert every.scope("anthropic").figure("concurrency").source == "operator"
+    for _ in range(3):
+        await (await limiter.acquire(*MODEL)).release()
+    refusal = await limiter.try_acquire(*MODEL)
+    assert (refusal.dimension, refusal.used, refusal.limit) == ("requests/60s", 3, 3)
+    assert await operator.unset_limits(*MODEL, "headroom") == {"rpm": 10}
+    assert await operator.unset_limits("anthropic") == {}
+    assert await limiter.try_acquire(*MODEL)
+
+
 @pytest.mark.covers("LC-13")
 @pytest.mark.parametrize("names, scope", [(("openai", None), "openai"), (("total", None), "total")])
 async def test_shared_scopes_are_set_by_their_names(make_limiter, operate, names, scope) -> None:

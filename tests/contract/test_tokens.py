@@ -117,6 +117,8 @@ async def test_a_call_without_an_estimate_reserves_what_its_model_has_used(make_
     before = await used(limiter)
     await limiter.hold(*MODEL)
     assert await used(limiter) - before == 280
+    shown = (await limiter.call(limiter.client.limits, *MODEL)).scope(SCOPE)
+    assert shown.estimates["tokens"] == 280
 
 
 @pytest.mark.covers("TK-06")

@@ -12,7 +12,7 @@ import ratelease
 
 PACKAGE = Path(ratelease.__file__).parent
 # What may be sent beside scripts: it reads, or subscribes to a channel.
-ALLOWED = {"SUBSCRIBE", "PING", "TYPE", "TIME", "ZRANGE", "HMGET", "LRANGE", "CLUSTER SLOTS"}
+ALLOWED = {"SUBSCRIBE", "PING", "TYPE", "TIME", "ZRANGE", "HMGET", "HGETALL", "LRANGE", "CLUSTER SLOTS"}
 SENDERS = {"send_command", "execute_command", "command", "send_packed_command", "immediate_execute_command"}
 # Classes of redis-py and fakeredis with a method for every command; `Store` only takes their connection pool.
 CLIENTS = {"Redis", "StrictRedis", "FakeRedis", "FakeAsyncRedis", "RedisCluster", "Sentinel", "pipeline"}

@@ -242,7 +242,8 @@ def test_every_scope_that_is_configured_or_used_is_shown_with_its_sources() -> N
     assert limits.to_dict()["scopes"][3] == {
         "scope": "azure",
         "key": "p:azure",
-        "figures": ({"name": "rpm", "value": 1, "effective": 1, "source": "operator"},),
+        "figures": [{"name": "rpm", "value": 1, "effective": 1, "source": "operator"}],
+        "estimates": {},
     }
     assert limits.scope("Total").figure("rpm").value == 9  # type: ignore[union-attr]
     assert limits.scope("openai/o3").figures == ()  # type: ignore[union-attr]

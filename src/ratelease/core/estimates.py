@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-DEFAULT_TOKENS = 1000
 KEPT = 200
 NEEDED = 20
 MOST_MODELS = 1024
@@ -19,7 +18,7 @@ class Estimates:
     `first` is what a model is taken to use before 20 of its calls have settled.
     """
 
-    def __init__(self, first: int = DEFAULT_TOKENS) -> None:
+    def __init__(self, first: int) -> None:
         self._first = first
         self._seen: dict[tuple[str, str], dict[str, deque[int]]] = {}
         self._known: dict[tuple[str, str], dict[str, int]] = {}

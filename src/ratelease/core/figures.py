@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ..book import LimitBook, Resolved, Source
 from ..limits import SHORT_FORMS, scaled
 from .keys import Path, decode, encode, make_path, scope_label
+from .plain import Plain
 
-_NOTHING: Mapping[str, int] = {}
+_NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(Plain):
     """
     One figure of a scope.
 
@@ -29,12 +29,17 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeLimits:
-    """The figures of one scope. What is not there is not limited. `key` names the scope in Redis."""
+class ScopeLimits(Plain):
+    """
+    The figures of one scope. What is not there is not limited. `key` names the scope in Redis.
+
+    `estimates`, of a model: the tokens that a call reserves which gives none, where a rate counts them.
+    """
 
     scope: str
     key: str
     figures: tuple[Figure, ...] = ()
+    estimates: dict[str, int] = field(default_factory=dict)
 
     def figure(self, name: str) -> Figure | None:
         """The figure of this name, such as "rpm" or "concurrency"."""
@@ -42,7 +47,7 @@ class ScopeLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class EffectiveLimits:
+class EffectiveLimits(Plain):
     """The limits that hold for one client, scope by scope, with the source of every figure."""
 
     scopes: tuple[ScopeLimits, ...] = ()
@@ -50,10 +55,6 @@ class EffectiveLimits:
     def scope(self, label: str) -> ScopeLimits | None:
         """The scope of this label, such as "openai/gpt-4o", "openai", "pool:opus" or "total"."""
         return next((scope for scope in self.scopes if scope.scope == label.casefold()), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return asdict(self)
 
 
 def effective_limits(
@@ -64,7 +65,8 @@ def effective_limits(
     unknown: str,
     headroom: tuple[float, Source] = (1.0, "default"),
     configured: bool = True,
-    overrides: Mapping[str, Mapping[str, int]] = {},
+    overrides: Mapping[str, Mapping[str, float]] = {},
+    estimates: Callable[[str, str], Mapping[str, int]] = lambda _provider, _model: {},
 ) -> EffectiveLimits:
     """
     What the book gives to each scope that is known.
@@ -85,19 +87,21 @@ def effective_limits(
 
         overrides: What operators have set: key of the scope -> figure -> value.
 
+        estimates: What a call of a model reserves that gives no figure of its own, by provider and model.
+
     Raises:
 
         ConfigError: Nothing speaks of one of the models, and unknown="error".
     """
-    keys = {scope for path in paths for scope in path.scopes} | set(overrides)
+    keys = {scope for path in paths for scope in path.scopes}
     if configured:
-        keys |= set(_configured(book, credential))
-    scopes = [
-        ScopeLimits(
-            scope_label(key), key, _figures(_resolve(book, key, unknown), headroom, overrides.get(key, _NOTHING))
-        )
-        for key in sorted(keys)
-    ]
+        keys |= {*_configured(book, credential), *overrides}
+    scopes = []
+    for key in sorted(keys):
+        figures = _figures(_resolve(book, key, unknown), headroom, overrides.get(key, _NOTHING))
+        kind, *parts = key.split(":")
+        reserved = dict(estimates(*map(decode, parts[:2]))) if kind == "m" else {}
+        scopes.append(ScopeLimits(scope_label(key), key, figures, reserved))
     return EffectiveLimits(tuple(scopes))
 
 
@@ -122,7 +126,7 @@ def _resolve(book: LimitBook, key: str, unknown: str) -> Resolved:
     return book.resolve_provider(names[0]) if kind == "p" else book.resolve_total()
 
 
-def _figures(found: Resolved, headroom: tuple[float, Source], overrides: Mapping[str, int]) -> tuple[Figure, ...]:
+def _figures(found: Resolved, headroom: tuple[float, Source], overrides: Mapping[str, float]) -> tuple[Figure, ...]:
     stated: dict[str, tuple[float, Source]] = {}
     if found.limits is not None:
         stated = {name: (value, found.sources[name]) for name, value in found.limits.figures.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..limits import DEFAULT_GUARD, SHORT_FORMS, UNITS, Limits, per_mille, rate_label
+from ..limits import SHORT_FORMS, UNITS, Limits, per_mille, rate_label
 from .keys import Path
 from .plain import Plain
 
@@ -17,6 +17,9 @@ LETTER_UNITS: dict[str, str] = {letter: unit for unit, letter in UNIT_LETTERS.it
 
 # A pause until this ms ends when an operator resumes; the highest number that every Lua keeps whole.
 UNTIL_RESUMED = 2**53 - 1
+
+# Limits by the names that people use: "rpm", "concurrency", "requests/10s", "headroom".
+Figures = dict[str, float]
 
 HIGHEST_WEIGHT = 1024
 HIGHEST_COUNT = 1024
@@ -231,23 +234,25 @@ def spec_of(limits: Limits | None, headroom: float = 1.0) -> str:
 def overrides_of(limits: Limits) -> str:
     """The figures of limits as an operator sets them: a rate says its guard where one was asked for."""
     words = [] if limits.concurrency is None else [f"c{limits.concurrency}"]
+    if limits.headroom is not None:
+        words.append(f"h{per_mille(limits.headroom)}")
     for rate in limits.windows:
-        guard = "" if limits.guard == DEFAULT_GUARD else f"+{min(round(limits.guard * 1000), rate.window_ms // 10)}"
+        guard = f"+{min(round(limits.guard * 1000), rate.window_ms // 10)}" if "guard" in limits.figures else ""
         words.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}{guard}")
     return " ".join(words)
 
 
-def figures_of(spec: str) -> dict[str, int]:
+def figures_of(spec: str) -> Figures:
     """Limits as scripts write them, by the names that people use; what cannot be read is left out."""
-    figures: dict[str, int] = {}
+    figures: Figures = {}
     for word in spec.split(" "):
         name, _, limit = word.partition("=")
         if limit:
             limit = limit.partition("+")[0]
-        elif word[:1] == "c":
-            name, limit = "c", word[1:]
-        if limit.isdigit():
-            figures[figure_label(name)] = int(limit)
+        elif word[:1] in ("c", "h"):
+            name, limit = word[:1], word[1:]
+        if limit.isdecimal():
+            figures[figure_label(name)] = int(limit) / 1000 if name == "h" else int(limit)
     return figures
 
 
@@ -265,7 +270,9 @@ def usage_text(used: Mapping[str, int]) -> str:
 
 
 def figure_label(name: str) -> str:
-    """The name of a figure of a script: "c" is concurrency, "r60000" is rpm, "r10000" is requests/10s."""
+    """The name of a figure of a script: "h" is headroom, "r60000" is rpm, "r10000" is requests/10s."""
+    if name == "h":
+        return "headroom"
     for short, (unit, per) in SHORT_FORMS.items():
         if name == f"{UNIT_LETTERS[unit]}{per * 1000:.0f}":
             return short
@@ -274,8 +281,8 @@ def figure_label(name: str) -> str:
 
 def figure_name(label: str) -> str | None:
     """The inverse of :func:`figure_label`; None for what is no figure."""
-    if label == "concurrency":
-        return "c"
+    if label in ("concurrency", "headroom"):
+        return label[0]
     if label in SHORT_FORMS:
         unit, per = SHORT_FORMS[label]
         return f"{UNIT_LETTERS[unit]}{per * 1000:.0f}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from .instances import Instance
 from .keys import Path, scope_label
-from .model import UNTIL_RESUMED, dimension_label, figures_of
+from .model import UNTIL_RESUMED, Figures, dimension_label, figures_of
 from .plain import Plain
 from .scripts import header, text
 
@@ -45,8 +45,8 @@ class ScopeStatus(Plain):
     waiting_paths: int
     paused: bool = False
     resumes_in: float | None = None
-    overrides: dict[str, int] = field(default_factory=dict)
-    agreed: dict[str, int] = field(default_factory=dict)
+    overrides: Figures = field(default_factory=dict)
+    agreed: Figures = field(default_factory=dict)
     generation: int = -1
 
 
@@ -72,8 +72,8 @@ class Disagreement(Plain):
     instance: str
     host: str
     pid: int
-    ours: dict[str, int]
-    agreed: dict[str, int]
+    ours: Figures
+    agreed: Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,11 @@ def disagreements(scopes: Iterable[ScopeStatus], instances: Iterable[Instance]) 
     )
 
 
+def _concurrency(spec: str) -> int | None:
+    limit = figures_of(spec).get("concurrency")
+    return None if limit is None else int(limit)
+
+
 def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatus | None]:
     """What snapshot.lua says of one path."""
     if not isinstance(reply, list) or not reply or reply[0] != 0:
@@ -141,7 +146,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 scope=scope_label(scope),
                 key=scope,
                 in_flight=use,
-                concurrency=figures_of(text(in_force)).get("concurrency"),
+                concurrency=_concurrency(text(in_force)),
                 rates=tuple(found),
                 waiting_paths=waiting_paths,
                 paused=pause > now,

@@ -16,7 +16,7 @@ from . import scripts
 from .instances import Instance, decode_profile
 from .journal import Deed, pack_deed, read_deed
 from .keys import Keyspace, Path, encode, make_path, parse_path, scope_label
-from .model import Header, Line
+from .model import Figures, Header, Line, figures_of
 from .scripts import Call
 from .session import Session
 from .status import QueueStatus, ScopeStatus, Status, disagreements, read_snapshot
@@ -112,6 +112,18 @@ class Tending:
             disagreements=disagreements(ordered, instances),
             epoch=self._session.epoch,
         )
+
+    def overrides(self) -> Steps[dict[str, Figures]]:
+        """What operators have set: the key of a scope -> its figures."""
+        reply = yield Command(("HGETALL", self._keyspace.overrides))
+        fields = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+        found = {}
+        for field, spec in fields:
+            what, _, scope = scripts.text(field).partition(":")
+            figures = figures_of(scripts.text(spec)) if what == "limits" else {}
+            if figures:
+                found[scope] = figures
+        return found
 
     def journal(self) -> Steps[tuple[Deed, ...]]:
         """What operators did, the newest first."""

@@ -67,7 +67,7 @@ class Runtime:
         self.started_at = time.time()
         self.dead = False
         self.clock_offset = 0.0
-        self.estimates = Estimates()
+        self.estimates = Estimates(config.default_tokens)
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
