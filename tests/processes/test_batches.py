@@ -208,6 +208,7 @@ def test_a_child_does_not_go_on_with_its_parents_batch(settings: Config) -> None
         child = os.fork()
         if child == 0:
             status = 1
+            signal.alarm(10)  # whatever goes wrong, no child stays behind
             try:
                 next(batch)
             except ConfigError:

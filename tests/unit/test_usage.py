@@ -73,6 +73,7 @@ def as_object(value: Any) -> Any:
     return value
 
 
+@pytest.mark.covers("TK-03")
 @pytest.mark.parametrize("name", REPORTS)
 @pytest.mark.parametrize("shape", [dict, as_object], ids=["keys", "attributes"])
 @pytest.mark.parametrize("holder", [None, "usage", "usage_metadata", "usageMetadata", "meta"])
@@ -82,6 +83,7 @@ def test_the_usage_that_an_sdk_reports_is_read(name, shape, holder) -> None:
     assert Usage.of(shape(report if holder is None else {"id": "x-1", "tokens": "many", holder: report})) == usage
 
 
+@pytest.mark.covers("TK-03")
 def test_a_usage_and_a_whole_number_stand_for_themselves() -> None:
     """A number is tokens in all; nothing known is None."""
     assert Usage.of(Usage(input_tokens=3)) == Usage(input_tokens=3)
@@ -109,6 +111,7 @@ class Endless:
         return Endless()
 
 
+@pytest.mark.covers("TK-03")
 @pytest.mark.parametrize("bad", [-1, True, "900", math.nan, math.inf, 10**13, 1.5, None, [], {}, Hostile()])
 def test_a_figure_that_cannot_be_one_is_passed_over(bad) -> None:
     """The others count; with nothing left there is no usage."""
