@@ -253,6 +253,7 @@ def test_a_new_head_gets_the_timer_when_the_instance_before_it_went_silent(make_
     third.grant("a")
     assert _granted(store) == [(silent.name, small.id)]
     clock.advance(3)
+    other.beat()
     third.grant("a")
     ((name, _, words),) = store.mail()
     assert (name, words[0][0]) == (other.name, "@")

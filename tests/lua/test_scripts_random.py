@@ -68,6 +68,7 @@ KINDS: dict[str, float] = {
     "foreign": 4,
     "beat": 8,
     "leave": 1,
+    "backdate": 3,
     "look": 4,
     "reset": 1.5,
     "lost": 0.5,
@@ -121,6 +122,8 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
         one.grant(line, foreign=kind == "foreign")
     elif kind in ("beat", "leave"):
         one.beat(leave=kind == "leave")
+    elif kind == "backdate":
+        one.backdate(line, f"late-{number}", [(pick.choice((0, 900, 30_000, 90_000)), f"r{n}t{number}")])
     elif kind == "look":
         one.look(line)
     else:

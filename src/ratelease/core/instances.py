@@ -34,6 +34,8 @@ class Instance(Plain):
         lost: Leases it lost. metadata: what the program added.
 
         limits: What it says of the scopes that it uses most, by their keys, as scripts spell limits.
+
+        unavailable_admissions: Leases it admitted while the store was away, by policy ("local", "open").
     """
 
     id: str
@@ -49,6 +51,7 @@ class Instance(Plain):
     lost: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
+    unavailable_admissions: dict[str, int] = field(default_factory=dict)
 
 
 def check_metadata(metadata: dict[str, str] | None) -> dict[str, str] | None:
@@ -120,4 +123,9 @@ def decode_profile(id: str, packed: bytes, heartbeat_age: float) -> Instance:
         lost=_count(values.get("lost")),
         limits={str(key)[:1024]: str(spec)[:1024] for key, spec in mapping("limits").items()},
         metadata={str(name)[:256]: str(text)[:4096] for name, text in mapping("metadata").items()},
+        unavailable_admissions={
+            policy: _count(mapping("unavailable_admissions")[policy])
+            for policy in ("local", "open")
+            if policy in mapping("unavailable_admissions")
+        },
     )

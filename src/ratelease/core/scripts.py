@@ -10,22 +10,24 @@ from ..errors import StoreUnavailable
 from .keys import Keyspace, Path
 from .model import Answer, Ended, Header, Held, Line, Request, Verdict
 from .session import Session
+from .share import Standing
 
 HEADER_VALUES = 9
 ANSWER_VALUES = 8
 SCHEMA = 1
 
-ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET, CONFIGURE = (
+ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, SNAPSHOT, RESET, CONFIGURE = (
     "acquire",
     "release",
     "grant",
     "renew",
     "beat",
+    "backdate",
     "snapshot",
     "reset",
     "configure",
 )
-SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, SNAPSHOT, RESET, CONFIGURE)
+SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, SNAPSHOT, RESET, CONFIGURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,18 @@ def beat(session: Session, keyspace: Keyspace, profile: bytes, *, leave: bool = 
     """Keep the instance listed, or take it off."""
     arguments = [*session.arguments(), "", "", "leave" if leave else "stay", profile]
     return Call(BEAT, keyspace.instance_keys, arguments)
+
+
+def beat_answer(reply: Any) -> tuple[Header, Standing]:
+    """How many instances are alive, and this one's place among them."""
+    head = header(reply)
+    alive, rank = reply[HEADER_VALUES:]
+    return head, Standing(max(alive, 1), rank)
+
+
+def backdate(session: Session, keyspace: Keyspace, line: Line, id: str, charges: Iterable[tuple[int, str]]) -> Call:
+    """Charge a line's rates for what was admitted so many ms ago. The same id again charges nothing more."""
+    return _path_call(BACKDATE, session, keyspace, line, [id, *(word for charge in charges for word in charge)])
 
 
 def foreign_line(keyspace: Keyspace, path: Path) -> Line:
