@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## run the tests
 	@$(BIN)/pytest -q -n $(WORKERS) -m "not faults and not soak" $(ARGS)
 
 faults: $(VENV)/.dev ## run the tests that kill, pause and cut off servers and processes
-	@$(BIN)/pytest -q -n $(WORKERS) -m "faults" $(ARGS)
+	@$(BIN)/pytest -q -n $(WORKERS) -m "faults and not soak" $(ARGS)
 
 soak: $(VENV)/.dev ## run the tests that take minutes
 	@$(BIN)/pytest -q -m "soak" --timeout=0 $(ARGS)

@@ -220,7 +220,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
             effect = next(flow)
             while True:
                 if isinstance(effect, Ask):
-                    result = await self._exchange.acquire(request, self._store_deadline(request.deadline))
+                    result = await self._ask(request, waiter)
                 elif isinstance(effect, Tell):
                     self._parked(request, effect.answer, place)
                     result = None
@@ -231,13 +231,23 @@ class AsyncClient(MakesAsyncTargets, Shell):
             outcome: Grant | Refusal = stop.value
             return outcome
 
+    async def _ask(self, request: Request, waiter: Waiter) -> Answer:
+        """Ask the store; while it is away, this process."""
+        outage = self._rt.outage
+        if not outage.away:
+            try:
+                return await self._exchange.acquire(request, self._store_deadline(request.deadline))
+            except StoreUnavailable as error:
+                outage.endure(error)
+        return outage.decide(waiter)
+
     async def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
         """Leave the queue at the deadline, unless the grant has come in the same moment."""
         if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
             return admission.grant_of(request, waiter.answer)
         # The keeper may be about to claim: the id must not be admitted after this.
-        ending = Ending(request.line, request.id, unsent=True, may_land=True)
-        await self._release((), [ending])
+        if request.sent:
+            await self._release((), [Ending(request.line, request.id, unsent=True, may_land=True)])
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[AsyncLease]:
@@ -261,7 +271,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
             gathering = AsyncGathering(
                 runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
             )
-            answers = await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            answers = await self._ask_all(requests, gathering)
             gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
             await gathering.first(holds)
         except BaseException:
@@ -281,6 +291,15 @@ class AsyncClient(MakesAsyncTargets, Shell):
             leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release
         )
 
+    async def _ask_all(self, requests: Sequence[Request], gathering: AsyncGathering) -> list[Answer]:
+        outage = self._rt.outage
+        if not outage.away:
+            try:
+                return await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            except StoreUnavailable as error:
+                outage.endure(error)
+        return gathering.decided_here()
+
     # ---- release -----------------------------------------------------------------------------------------------
 
     async def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
@@ -288,8 +307,11 @@ class AsyncClient(MakesAsyncTargets, Shell):
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
+        if self._rt.outage.away:
+            self._end_later(held, others)
+            return
         try:
-            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE)
+            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2)
             results = await self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
             self._end_later(held, others)

@@ -268,7 +268,7 @@ class Client(MakesTargets, Shell):
             effect = next(flow)
             while True:
                 if isinstance(effect, Ask):
-                    result = self._exchange.acquire(request, self._store_deadline(request.deadline), entered)
+                    result = self._ask(request, waiter, entered)
                 elif isinstance(effect, Tell):
                     self._parked(request, effect.answer, place)
                     result = None
@@ -279,13 +279,25 @@ class Client(MakesTargets, Shell):
             outcome: Grant | Refusal = stop.value
             return outcome
 
+    def _ask(self, request: Request, waiter: Waiter, entered: Callable[[], None] | None) -> Answer:
+        """Ask the store; while it is away, this process."""
+        outage = self._rt.outage
+        if not outage.away:
+            try:
+                return self._exchange.acquire(request, self._store_deadline(request.deadline), entered)
+            except StoreUnavailable as error:
+                outage.endure(error)
+        if entered is not None:
+            entered()
+        return outage.decide(waiter)
+
     def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
         """Leave the queue at the deadline, unless the grant has come in the same moment."""
         if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
             return admission.grant_of(request, waiter.answer)
         # The keeper may be about to claim: the id must not be admitted after this.
-        ending = Ending(request.line, request.id, unsent=True, may_land=True)
-        self._release((), [ending])
+        if request.sent:
+            self._release((), [Ending(request.line, request.id, unsent=True, may_land=True)])
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[Lease]:
@@ -309,7 +321,7 @@ class Client(MakesTargets, Shell):
             gathering = SyncGathering(
                 runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
             )
-            answers = self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            answers = self._ask_all(requests, gathering)
             if place is not None:
                 runtime.keeper.gates.entered(place)
             gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
@@ -329,6 +341,15 @@ class Client(MakesTargets, Shell):
         leases = [Lease(hold, self._release) for hold in holds]
         return Group(leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release)
 
+    def _ask_all(self, requests: Sequence[Request], gathering: SyncGathering) -> list[Answer]:
+        outage = self._rt.outage
+        if not outage.away:
+            try:
+                return self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
+            except StoreUnavailable as error:
+                outage.endure(error)
+        return gathering.decided_here()
+
     # ---- release -----------------------------------------------------------------------------------------------
 
     def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
@@ -336,8 +357,11 @@ class Client(MakesTargets, Shell):
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
+        if self._rt.outage.away:
+            self._end_later(held, others)
+            return
         try:
-            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE)
+            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2)
             results = self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
             self._end_later(held, others)

@@ -130,7 +130,14 @@ class ConfigError(RateleaseError, ValueError):
 
 
 class StoreUnavailable(RateleaseError, ConnectionError):
-    """Redis did not answer in time, or refused."""
+    """
+    Redis did not answer in time, or refused.
+
+    `away` is True where it cannot be reached, does not answer or cannot serve for now: what `on_unavailable` is for.
+    It is False where Redis has answered and refused (user, memory, schema), and where this process was too busy to ask.
+    """
+
+    away: bool = False
 
 
 class StoreCorrupt(StoreUnavailable):

@@ -49,27 +49,30 @@ class Gathering:
         self._queued = queued
         self._place = place
         self._arrivals: deque[Arrival] = deque()
-        self._pending: dict[str, Waiter] = {}
+        self._pending: dict[Waiter, None] = {}
         # Re-entrant: a finaliser may give up while this very thread is in here.
         self._lock = threading.RLock()
-        for request in requests:
-            self._expect(request)
+        self._waiters = [self._expect(request) for request in requests]
 
     def _wake(self) -> None:
         """Let the owner look at the arrivals again. Called from any thread, under the lock."""
         raise NotImplementedError
 
-    def _expect(self, request: Request) -> None:
+    def _expect(self, request: Request) -> Waiter:
         waiter = self.runtime.keeper.expect(request, lambda: self._arrived(waiter))
-        self._pending[request.id] = waiter
+        self._pending[waiter] = None
+        return waiter
 
     def _arrived(self, waiter: Waiter) -> None:
         with self._lock:
-            ours = self._pending.pop(waiter.request.id, None) is not None
+            ours = waiter in self._pending
+            self._pending.pop(waiter, None)
             arrival = self._arrival(waiter) if ours and not self._given_up else None
             if arrival is not None:
                 self._arrivals.append(arrival)
             self._wake()
+        if arrival is None:
+            self.runtime.outage.forget(waiter.request)
         self.runtime.keeper.forget(waiter)
 
     def _arrival(self, waiter: Waiter) -> Arrival | None:
@@ -90,10 +93,14 @@ class Gathering:
             self.runtime.keeper.keep(hold)
         return holds
 
+    def decided_here(self) -> list[Answer]:
+        """What this process says of each request while the store is away."""
+        return [self.runtime.outage.decide(waiter) for waiter in self._waiters]
+
     def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
         """Take over what the store said of each request; raise what no wait would help."""
-        for request, answer in zip(self.requests, answers, strict=True):
-            waiter = self._pending.get(request.id)
+        for waiter, answer in zip(self._waiters, answers, strict=True):
+            request = waiter.request
             if answer.status is Verdict.IMPOSSIBLE:
                 raise admission.impossible(request, answer)
             if answer.status is not Verdict.GRANTED and self.refused is None:
@@ -101,7 +108,7 @@ class Gathering:
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
                 self.runtime.keeper.gates.parked(request, answer)
-            elif waiter is not None:
+            elif waiter in self._pending:
                 waiter.resolve(answer)
         if self.least and answers[0].status is Verdict.PARKED:
             self._queued(answers[0])
@@ -143,7 +150,7 @@ class Gathering:
             self._given_up = True
             pending, self._pending = self._pending, {}
             arrivals, self._arrivals = self._arrivals, deque()
-        for waiter in pending.values():
+        for waiter in pending:
             self.runtime.keeper.forget(waiter)
             if waiter.request.lingers:
                 line, ids = waiter.request.line, waiter.request.lease_ids

@@ -35,7 +35,14 @@ def settings(proxy: TcpProxy, redis_client: redis.Redis, free_namespace: str) ->
     """A store behind the proxy: an attempt is given up after 0.15 s, a call after 2 s."""
     for name in ("acquire", "release"):
         redis_client.script_load(script(name).text)
-    return config(url=proxy.url, namespace=free_namespace, lease_ttl=15.0, attempt_timeout=0.15, store_timeout=2.0)
+    return config(
+        url=proxy.url,
+        namespace=free_namespace,
+        lease_ttl=15.0,
+        attempt_timeout=0.15,
+        store_timeout=2.0,
+        on_unavailable="closed",
+    )
 
 
 @pytest.fixture
@@ -177,7 +184,7 @@ async def test_a_script_that_times_out_never_leads_to_a_write_outside_of_scripts
 ) -> None:
     """Whatever is lost, delayed or cut off: the server's log shows scripts, and beside them nothing that writes."""
     with ServerLog(redis_server.port) as log:
-        limiter = make(store_timeout=0.4, heartbeat=0.1)
+        limiter = make(store_timeout=0.4, heartbeat=0.1, on_unavailable="local")
 
         async def some() -> None:
             for _ in range(4):
@@ -196,6 +203,7 @@ async def test_a_script_that_times_out_never_leads_to_a_write_outside_of_scripts
             trouble()
             await asyncio.gather(some(), some())
             proxy.passing()
+            await wait_until_async(lambda: not limiter.client._rt.outage.away, description="the store is back")
         sent = log.commands()
     assert sum(command.is_script for command in sent) > 20
     others = {command.name for command in sent if not command.is_script} - OF_THE_TEST

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ratelease import AsyncClient, AsyncLease, Client, Lease, Limits, Outcome
-from ratelease.errors import RateleaseError, WaitTimeout
+from ratelease.errors import RateleaseError, StoreUnavailable, WaitTimeout
 from ratelease.testing import config, wait_until
 from support import forks
 
@@ -120,6 +120,29 @@ def _cycle_threads(
             thread.join()
         done.set()
         beats.join()
+
+
+@job
+def outlast(stage: Stage, *, limits: Figures, tasks: int, hold: tuple[float, float], **changes: Any) -> None:
+    """As cycle, through an outage of the store: whoever is refused asks again soon."""
+
+    async def one(client: AsyncClient) -> None:
+        while not stage.told("stop"):
+            try:
+                async with client.acquire(PROVIDER, MODEL) as lease:
+                    _granted(stage, lease, flags=sorted(lease.flags))
+                    await asyncio.sleep(random.uniform(*hold))
+                    _ended(stage, lease)
+            except WaitTimeout:
+                continue
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+
+    async def all_of_them() -> None:
+        async with AsyncClient(**stage.options(limits, **changes)) as client:
+            await asyncio.gather(*(one(client) for _ in range(tasks)))
+
+    asyncio.run(all_of_them())
 
 
 @job

@@ -26,6 +26,7 @@ from ratelease.core import scripts
 from ratelease.core.keys import Keyspace, parse_path
 from ratelease.core.model import Answer, Ended, Header, Held, Line, Request, Verdict, costs_of
 from ratelease.core.scripts import Call, Ending
+from ratelease.core.share import Standing
 from ratelease.core.status import QueueStatus, ScopeStatus, read_snapshot
 from ratelease.store.lua_source import load_script
 from ratelease.store.runtime import Runtime
@@ -268,9 +269,16 @@ class Instance:
         self._note(header)
         return lost
 
-    def beat(self, *, leave: bool = False) -> None:
-        """Stay listed, or leave."""
-        self._note(scripts.header(self._run(scripts.beat(self.session, self._keyspace, b"", leave=leave))))
+    def beat(self, *, leave: bool = False) -> Standing:
+        """Stay listed, or leave; how many instances are alive, and the rank of this one."""
+        header, standing = scripts.beat_answer(self._run(scripts.beat(self.session, self._keyspace, b"", leave=leave)))
+        self._note(header)
+        return standing
+
+    def backdate(self, model: str | Line, id: str, charges: Iterable[tuple[int, str]]) -> None:
+        """Charge what was admitted so many ms ago."""
+        line = model if isinstance(model, Line) else self.line(model)
+        self._note(scripts.header(self._run(scripts.backdate(self.session, self._keyspace, line, id, charges))))
 
     def look(self, model: str | Line) -> tuple[list[ScopeStatus], QueueStatus | None]:
         """What the store says of a path's scopes and of its queue."""

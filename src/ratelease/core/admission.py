@@ -11,6 +11,7 @@ A flow owns nothing across a yield: whatever ends it early (cancellation, an int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,8 @@ def acquire(request: Request, outer: tuple[Outer, ...]) -> Flow:
 
 def grant_of(request: Request, answer: Answer) -> Grant:
     """The leases that an answer grants. They end a TTL after the call was sent, not after it was answered."""
+    if answer.flags:
+        return Grant(request, 0, math.inf, "", answer.flags)
     return Grant(request, answer.at, answer.header.deadline(answer.sent), answer.header.epoch)
 
 
@@ -108,7 +111,9 @@ def refusal(line: Line, answer: Answer, reason: Reason | None = None) -> Refusal
     retry_after = max(answer.at - answer.header.now, 0) / 1000 if answer.at else None
     if retry_after is None and answer.estimate >= 0:
         retry_after = answer.estimate / 1000
-    return Refusal(scope, dimension, answer.used, answer.limit, retry_after, reason, answer.position)
+    return Refusal(
+        scope, dimension, answer.used, answer.limit, retry_after, reason, answer.position, bool(answer.flags)
+    )
 
 
 def impossible(request: Request, answer: Answer) -> ImpossibleRequest:
@@ -129,6 +134,8 @@ def timed_out(refused: Refusal, waited: float, attempts: int) -> WaitTimeout:
     soon = "" if refused.retry_after is None else f"; room is expected in {refused.retry_after:.1f} s"
     place = f" at place {refused.position} of the queue" if refused.position else ""
     why = f"{refused.scope} uses {refused.used:,} of {refused.limit:,} {refused.dimension}"
+    if refused.share:
+        why += ", its share while the store is away"
     if refused.dimension == "pause":
         why = f"{refused.scope} is paused" + ("" if soon else " until an operator resumes it")
     if refused.reason == "recovering":

@@ -103,12 +103,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leases that were granted: `at` in the server's ms, `deadline` on the holder's monotonic clock."""
+    """
+    Leases that were granted: `at` in the server's ms, `deadline` on the holder's monotonic clock.
+
+    `flags` names the policy that has granted them without the store; then there is neither `at` nor epoch nor end.
+    """
 
     request: Request
     at: int
     deadline: float
     epoch: str
+    flags: frozenset[str] = frozenset()
 
 
 Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "withdrawn"]
@@ -131,6 +136,8 @@ class Refusal(Plain):
 
         reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "paused" (`dimension`
             is "pause"), "recovering" (the store has lost data and waits for holders), or "withdrawn".
+
+        share: The store is away, and `limit` is only this instance's share of the limit.
     """
 
     scope: str
@@ -140,6 +147,7 @@ class Refusal(Plain):
     retry_after: float | None
     reason: Reason
     position: int = 0
+    share: bool = False
 
     def __bool__(self) -> Literal[False]:
         return False
@@ -188,7 +196,10 @@ class Ended(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What acquire.lua says of one request. `sent` is the monotonic time before the call was sent."""
+    """
+    What acquire.lua says of one request. `sent` is the monotonic time before the call was sent; `flags` says which
+    policy has answered in the store's place.
+    """
 
     status: Verdict
     scope: int
@@ -200,6 +211,7 @@ class Answer:
     estimate: int
     header: Header
     sent: float
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

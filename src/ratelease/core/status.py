@@ -84,6 +84,9 @@ class Status(Plain):
     `store` is its address without secrets, `prefix` what its keys begin with. Clients that see different ones, or
     fewer instances than there are, do not share limits. `disagreements` names the instances that were started with
     other limits than those in use.
+
+    `lost` and `unavailable_admissions` are sums over the instances that are alive: leases lost, and leases admitted
+    while the store was away, by policy.
     """
 
     store: str
@@ -94,6 +97,7 @@ class Status(Plain):
     instances: int = 0
     lost: int = 0
     disagreements: tuple[Disagreement, ...] = ()
+    unavailable_admissions: dict[str, int] = field(default_factory=dict)
     epoch: str = field(default="", repr=False)
 
     def scope(self, label: str) -> ScopeStatus | None:

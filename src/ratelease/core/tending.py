@@ -7,6 +7,7 @@ A plain command only looks. Whatever changes anything is a script.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -109,6 +110,7 @@ class Tending:
             queues=tuple(queues),
             instances=len(instances),
             lost=sum(instance.lost for instance in instances),
+            unavailable_admissions=dict(sum((Counter(each.unavailable_admissions) for each in instances), Counter())),
             disagreements=disagreements(ordered, instances),
             epoch=self._session.epoch,
         )

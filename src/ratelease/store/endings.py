@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 ENDED_AT_ONCE = 128
 SETTLED_AFTER = 0.02
+AWAY_PAUSE = 0.05
 
 
 class Endings:
-    """A queue of endings. Each is given up when its lease has expired by itself, twice the TTL later at most."""
+    """
+    A queue of endings. Each is given up when its lease has expired by itself, twice the TTL later at most; while the
+    store is away no time passes for them.
+    """
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -43,7 +47,8 @@ class Endings:
         asyncio.get_running_loop().call_later(SETTLED_AFTER, self._settle, hold)
 
     def _settle(self, hold: Hold) -> None:
-        if not hold.ended and not self._stopped:
+        # A lease of an outage that the store does not know yet is settled by its release.
+        if not hold.ended and not self._stopped and hold.epoch:
             self.add(hold.settling())
 
     def collect_dropped(self) -> None:
@@ -55,8 +60,15 @@ class Endings:
 
     async def _run(self) -> None:
         pause = 0.05
+        outage = self._keeper.runtime.outage
         try:
             while self._queue:
+                if outage.away:
+                    # What waits in the store's queue outlives any outage: its withdrawal has to as well.
+                    until = time.monotonic() + 2 * self._keeper.config.lease_ttl
+                    self._queue = deque((ending, until) for ending, _ in self._queue)
+                    await asyncio.sleep(AWAY_PAUSE)
+                    continue
                 now = time.monotonic()
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), ENDED_AT_ONCE))]
                 batch = [(ending, until) for ending, until in batch if until > now]

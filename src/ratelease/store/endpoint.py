@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,9 @@ from ..config import Config
 from ..errors import ConfigError
 from .faults import Cure, cure, is_down, redirect
 from .nodes import Node, Nodes, cluster_of
+
+# Seconds: what a step of a handshake gets at least, since 0 would mean not to wait at all.
+SHORTEST_STEP = 0.01
 
 SCHEMES = ("memory", "redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
@@ -108,6 +112,31 @@ class Endpoint:
             return connection.send_command(*command)
         # redis-py looks at each argument in Python first, and its async packer has no other way.
         return connection.send_packed_command([hiredis.pack_command(command)])
+
+    def connect(self, connection: Any, ends: float) -> None:
+        """
+        Connect a connection for threads, unless it is connected, by `ends` on `time.monotonic()`.
+
+        redis-py's time-outs are for each step of the handshake, so that a slow store could stretch them to a multiple:
+        here each answer gets what is left.
+        """
+        if not self.shared or connection._sock is not None:  # noqa: SLF001 - there is no public way to ask
+            connection.connect()
+            return
+
+        def left() -> float:
+            return max(ends - time.monotonic(), SHORTEST_STEP)
+
+        def read_response(*arguments: Any, **options: Any) -> Any:
+            connection._sock.settimeout(left())  # noqa: SLF001 - nor to set it once connected
+            return type(connection).read_response(connection, *arguments, **options)
+
+        connection.socket_connect_timeout = connection.socket_timeout = left()
+        connection.read_response = read_response
+        try:
+            connection.connect()
+        finally:
+            del connection.read_response
 
     def connection(self, node: Node | None = None) -> Any:
         """A new connection for threads, not connected yet. In a cluster to this node, or the one that decides."""

@@ -19,6 +19,7 @@ from ..core import scripts
 from ..core.model import Answer, Ended, Line, Request
 from ..core.scripts import Call, Ending
 from ..errors import StoreUnavailable
+from .faults import away
 from .runtime import Runtime
 from .wake import Wake
 from .wire import AsyncWire, Wire
@@ -30,14 +31,16 @@ MOST_LANES = 1024
 class _Item:
     """
     One request or ending on its way. `result` and `error` are set once, before it is woken. `carries` are the items
-    of the call that it leads, itself first; `sends` counts how often it may have reached the store.
+    of the call that it leads, itself first; `sends` counts how often it may have reached the store; `began` is when it
+    came.
     """
 
-    __slots__ = ("carries", "deadline", "error", "leads", "payload", "queued", "result", "sends", "wake")
+    __slots__ = ("began", "carries", "deadline", "error", "leads", "payload", "queued", "result", "sends", "wake")
 
     def __init__(self, payload: Request | Ending, deadline: float, sends: int = 0) -> None:
         self.payload = payload
         self.deadline = deadline
+        self.began = time.monotonic()
         self.result: Any = None
         self.error: BaseException | None = None
         self.queued = False
@@ -46,13 +49,29 @@ class _Item:
         self.carries: list[_Item] = []
         self.sends = sends
 
+    def raise_error(self) -> None:
+        """Raise the error, unless the item is to go again. It is not kept: it would keep its own frames alive."""
+        error, self.error = self.error, None
+        try:
+            if error is not None and not isinstance(error, _Again):
+                raise error
+        finally:
+            del error
+
 
 class _Again(Exception):
     """The batch ended by its leader's deadline: this item's outcome is unknown, it goes again."""
 
 
-def _late(runtime: Runtime) -> StoreUnavailable:
-    return StoreUnavailable(f"the store at {runtime.endpoint.label} did not answer before the caller's deadline")
+def _late(wire: Wire | AsyncWire, item: _Item) -> StoreUnavailable:
+    """
+    The error for an item whose time is over.
+
+    The store is away if somebody has asked it in vain and nobody has heard of it since the item came. Otherwise the
+    item has only waited for its turn.
+    """
+    message = f"the store at {wire.endpoint.label} did not answer before the caller's deadline"
+    return away(message) if wire.heard < min(item.began, wire.asked) else StoreUnavailable(message)
 
 
 class _Batch:
@@ -67,6 +86,7 @@ class _Batch:
     def call(self) -> Call:
         """The call for the items."""
         payloads: Any = [item.payload for item in self.items]
+        self.ids = [payload.id for payload in payloads]
         session, keyspace = self.runtime.session, self.runtime.keyspace
         if isinstance(payloads[0], Request):
             self.sent_at = time.monotonic()
@@ -88,11 +108,14 @@ class _Batch:
             head = results[0].header
         else:
             head, results = scripts.release_answers(reply)
-        for item, result in zip(self.items, results, strict=True):
+        for item, id, result in zip(self.items, self.ids, results, strict=True):
             # An ending whose first copy was taken is unknown to its second: that is no lost lease.
             item.result = Ended.RELEASED if result is Ended.UNKNOWN and item.sends > 1 else result
             if isinstance(item.payload, Request) and isinstance(result, Answer):
-                item.payload.note(result.status)
+                # A caller that has given up, and goes on under another id, withdraws this one.
+                if item.payload.id == id:
+                    item.payload.note(result.status)
+                self.runtime.outage.learn(self.line, result)
         self.runtime.note(self.line, head)
 
     def failed(self, error: BaseException) -> None:
@@ -133,7 +156,7 @@ class Exchange:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.wire = Wire(runtime.endpoint, runtime.config)
+        self.wire = Wire(runtime.endpoint, runtime.config, runtime.outage.hopeful)
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._lock = threading.Lock()
 
@@ -189,11 +212,10 @@ class Exchange:
                 raise
             if item.error is None:
                 return item.result
-            if not isinstance(item.error, _Again):
-                raise item.error
+            item.raise_error()
             sends = item.sends
             if time.monotonic() >= deadline:
-                raise _late(self._runtime)
+                raise _late(self.wire, item)
 
     def _carry(self, lane: _Lane, item: _Item, queued: Callable[[], None] | None) -> None:
         """Lead a call with the item, or leave it to whoever leads."""
@@ -218,9 +240,9 @@ class Exchange:
         with lane.lock:
             if item.queued:
                 lane.waiting.remove(item)
-                item.error = _late(self._runtime)
+                item.error = _late(self.wire, item)
             elif not item.leads and item.result is None and item.error is None:
-                item.error = _late(self._runtime)
+                item.error = _late(self.wire, item)
 
     def _lead(self, lane: _Lane, item: _Item) -> None:
         item.carries.append(item)
@@ -278,7 +300,7 @@ class AsyncExchange:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self.wire = AsyncWire(runtime.endpoint, runtime.config)
+        self.wire = AsyncWire(runtime.endpoint, runtime.config, runtime.outage.hopeful)
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -336,10 +358,11 @@ class AsyncExchange:
                     item.queued = False
             if item.error is None and item.result is not None:
                 return item.result
-            if item.error is not None and not isinstance(item.error, _Again):
-                raise item.error
-            if item.error is None or time.monotonic() >= deadline:
-                raise _late(self._runtime)
+            if item.error is None:
+                raise _late(self.wire, item)
+            item.raise_error()
+            if time.monotonic() >= deadline:
+                raise _late(self.wire, item)
             sends = item.sends
 
     async def _pump(self, lane: _Lane) -> None:
@@ -352,7 +375,7 @@ class AsyncExchange:
                 except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
                     batch.failed(error)
                 except BaseException:
-                    batch.failed(_late(self._runtime))
+                    batch.failed(_late(self.wire, batch.items[0]))
                     raise
                 finally:
                     for item in batch.items:

@@ -104,8 +104,10 @@ def translate(error: BaseException, label: str) -> RateleaseError:
     """Our error for what Redis or redis-py raised; `label` is the store's address without secrets."""
     if isinstance(error, RateleaseError):
         return error
-    text = str(error).split("script:")[0].strip()[:200]
-    if "OOM" in text or "maxmemory" in text:
+    told = str(error)
+    text = told.split("script:", maxsplit=1)[0].strip()[:200]
+    # Redis 6 puts it behind the place in the script.
+    if "OOM" in told or "maxmemory" in told:
         return StoreUnavailable(
             f"the store at {label} is out of memory and admits nothing new (oom): raise its maxmemory. Leases that "
             "are out are still renewed and released"
@@ -113,20 +115,43 @@ def translate(error: BaseException, label: str) -> RateleaseError:
     if isinstance(error, redis.exceptions.AuthenticationError):
         return StoreUnavailable(f"the store at {label} refused the user or password: check the URL's credentials")
     if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
-        return StoreUnavailable(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
+        return away(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
     if redirect(error) is not None and MARK not in label:
         return StoreUnavailable(
             f"the store at {label} is a node of a Redis Cluster, and another node has these keys: write the URL as "
             "redis+cluster:// (rediss+cluster:// for TLS)"
         )
     if redirect(error) is not None or is_slot_away(error):
-        return StoreUnavailable(
+        return away(
             f"the cluster at {label} does not serve this namespace now ({text!a}): has a node failed without a "
             "replica, or does moving a slot take so long?"
         )
     if isinstance(error, redis.exceptions.ResponseError):
-        return StoreUnavailable(f"the store at {label} refused: {text!a}")
-    return StoreUnavailable(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")
+        refused = f"the store at {label} refused: {text!a}"
+        # A script that runs too long, data that is being loaded, a failover: it serves nobody, as if it were away.
+        return StoreUnavailable(refused) if cure(error) is Cure.NONE else away(refused)
+    return away(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """
+    The same error without its tracebacks.
+
+    redis-py keeps some errors in cycles, and with them every frame down to the caller's: a lease that is dropped there
+    would wait for the garbage collector.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__context__
+    return error
+
+
+def away(message: str) -> StoreUnavailable:
+    """The error for a store that serves nobody: the policy of an outage decides what its caller gets."""
+    error = StoreUnavailable(message)
+    error.away = True
+    return error
 
 
 # What each of our keys holds, by the last part of its name.

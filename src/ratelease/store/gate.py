@@ -221,6 +221,16 @@ class Gates:
         place.error = error
         gate.dismiss(place)
 
+    def renamed(self, request: Request, old: str) -> None:
+        """Note that a request which is inside has got another id."""
+        with self._lock:
+            gate = self._gates.get(request.line.path.name)
+            if gate is not None:
+                for ids in (gate.inside, gate.parked):
+                    if old in ids:
+                        del ids[old]
+                        ids[request.id] = None
+
     def leave(self, request: Request) -> None:
         """Be done with a request, wherever it stands, and let in who is next. Harmless when repeated."""
         with self._lock:

@@ -90,14 +90,17 @@ class Handoff:
         runtime, requests = self._runtime, [waiter.request for waiter in waiters]
         sent = time.monotonic()
         call = scripts.acquire(runtime.session, runtime.keyspace, requests, sent)
+        ids = [request.id for request in requests]
         for request in requests:
             request.sent += 1
         answers = scripts.acquire_answers(await self._keeper.run_script(call), sent)
-        for waiter, answer in zip(waiters, answers, strict=True):
-            waiter.request.note(answer.status)
+        for waiter, id, answer in zip(waiters, ids, answers, strict=True):
+            # What an outage has given another id meanwhile is withdrawn under this one.
+            if waiter.request.id == id:
+                waiter.request.note(answer.status)
             # A caller that has gone meanwhile withdraws the id itself, with a tombstone.
             if answer.status is not Verdict.PARKED:
-                waiter.resolve(answer)
+                waiter.resolve(answer, id)
         runtime.note(line, answers[0].header)
 
     async def repeat_parked(self) -> None:
@@ -121,7 +124,8 @@ class Handoff:
         while True:
             await asyncio.sleep(self._keeper.config.poll * random.uniform(0.8, 1.2))
             self._keeper.collect_dropped()
-            self.poll()
+            if not self._runtime.outage.away:
+                self.poll()
 
     def poll(self) -> None:
         """Ask the store for what it has granted, one call per path with waiters."""

@@ -32,7 +32,8 @@ class Heart:
         self._keeper = keeper
         self._runtime = keeper.runtime
         self._config = keeper.config
-        self._store_away = False
+        self._outage = keeper.runtime.outage
+        self._refused = False
         self._corrupt: StoreCorrupt | None = None
         self._hurried = asyncio.Event()
 
@@ -53,10 +54,11 @@ class Heart:
             try:
                 await self._beat()
             except StoreUnavailable as error:
-                self._tell_store(error)
+                self._outage.missed(error)
+                self._tell_refused(error)
                 pause = min(pause, max(self._runtime.heartbeat / 5, 0.05))
             else:
-                self._tell_store(None)
+                self._tell_refused(None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._hurried.wait()
@@ -65,25 +67,41 @@ class Heart:
         """Beat now, and go on at the pace that is agreed by now."""
         self._hurried.set()
 
-    def _tell_store(self, error: StoreUnavailable | None) -> None:
-        """Say once that the store has gone, and once that it is back."""
-        if error is not None and not self._store_away:
+    def _tell_refused(self, error: StoreUnavailable | None) -> None:
+        """Say once that the store refuses, and once that it does no more. Outages are told by themselves."""
+        if error is not None and error.away:
+            return
+        if error is not None and not self._refused:
             logger.warning("leases cannot be renewed: %s", error)
-        elif error is None and self._store_away:
-            logger.info("the store at %s answers again", self._runtime.endpoint.label)
-        self._store_away = error is not None
+        elif error is None and self._refused:
+            logger.info("the store at %s takes renewals again", self._runtime.endpoint.label)
+        self._refused = error is not None
 
     async def _beat(self) -> None:
-        await self._renew_all()
-        runtime = self._runtime
+        runtime, outage = self._runtime, self._outage
+        back = outage.away
+        if back:
+            # Whether the store is there is asked first, and those who hold leases learn meanwhile which are over.
+            self._look()
+        else:
+            await self._renew_all()
         call = scripts.beat(runtime.session, runtime.keyspace, encode_profile(runtime.profile()))
-        runtime.note(None, scripts.header(await self._keeper.run_script(call)))
+        header, standing = scripts.beat_answer(await self._keeper.run_script(call))
+        runtime.note(None, header)
+        outage.stands(standing)
+        if back:
+            await self._renew_all()
+        await outage.settle()
+        outage.back()
+        if back and any(hold.flags and not hold.registering for hold in list(self._keeper.holds.values())):
+            await self._renew_all()
         await self._keeper.repeat_parked()
         corrupt, self._corrupt = self._corrupt, None
         if corrupt is not None:
             raise corrupt
 
-    async def _renew_all(self) -> None:
+    def _look(self) -> dict[tuple[str, str], list[Hold]]:
+        """Tell those who have lost their lease, and find what is to be renewed, by path and epoch."""
         now = time.monotonic()
         groups: dict[tuple[str, str], list[Hold]] = defaultdict(list)
         for hold in list(self._keeper.holds.values()):
@@ -93,11 +111,14 @@ class Heart:
                 self._lose(hold)
             elif not self._is_forgotten(hold, now):
                 groups[hold.line.path.name, hold.epoch].append(hold)
-        for (_, epoch), holds in groups.items():
+        return groups
+
+    async def _renew_all(self) -> None:
+        for (_, epoch), holds in self._look().items():
             for chunk in _chunks(holds):
                 await self._apart(self._renew(chunk, epoch))
         for waiter in list(self._keeper.waiters.values()):
-            if waiter.granted is not None:
+            if waiter.granted is not None and not waiter.granted.flags:
                 await self._apart(self._renew_untaken(waiter, waiter.granted))
 
     async def _apart(self, renewal: Coroutine[Any, Any, None]) -> None:
@@ -133,6 +154,12 @@ class Heart:
 
     async def _renew(self, holds: Sequence[Hold], epoch: str) -> None:
         runtime = self._runtime
+        for hold in holds:
+            hold.registering = True
+        # Who ends a lease looks at `registering` after `ended`: one of both sees the other.
+        holds = [hold for hold in holds if not hold.ended]
+        if not holds:
+            return
         sent = time.monotonic()
         call = scripts.renew(runtime.session, runtime.keyspace, holds[0].line, (hold.held() for hold in holds), epoch)
         header, lost = scripts.ids_after_header(await self._keeper.run_script(call))

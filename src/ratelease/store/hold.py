@@ -37,6 +37,9 @@ class Hold:
     `deadline` moves with every renewal that was confirmed, counted from before it was sent: once it has passed, the
     slot may be somebody else's. `epoch` is the store's when it was last confirmed. `owner` gives the lease object,
     while somebody has it. `usage` is what its call has really used, once that is known.
+
+    A lease that was admitted while the store was away has `flags`; it has neither epoch nor end until the store knows
+    it, which may be as soon as its `registering` is set.
     """
 
     runtime: Runtime
@@ -51,6 +54,7 @@ class Hold:
     ended: bool = False
     lost: bool = False
     forgotten: bool = False
+    registering: bool = False
     stream_since: float | None = None
     flags: frozenset[str] = frozenset()
     usage: str = ""
@@ -60,7 +64,9 @@ class Hold:
     def of(cls, runtime: Runtime, grant: Grant, now: float, waited: float, place: str) -> list[Hold]:
         """The holds of everything that was granted together."""
         return [
-            cls(runtime, grant.request, id, grant.at, grant.deadline, grant.epoch, now, waited, place)
+            cls(
+                runtime, grant.request, id, grant.at, grant.deadline, grant.epoch, now, waited, place, flags=grant.flags
+            )
             for id in grant.request.lease_ids
         ]
 
@@ -71,7 +77,8 @@ class Hold:
 
     def held(self) -> Held:
         """As renew needs it."""
-        return Held(self.id, self.request.weight, self.at, self.request.costs)
+        at = self.at or round((self.since + self.runtime.clock_offset) * 1000)
+        return Held(self.id, self.request.weight, at, self.request.costs)
 
     def outer(self) -> Outer:
         """As a nested acquire needs it."""
@@ -91,20 +98,28 @@ class Hold:
         return Ending(self.line, self.id, usage=self.usage, only_settle=True)
 
     def end(self, *, unsent: bool = False) -> Ending | None:
-        """Take it from the keeper; what is to be sent, or None if it has ended before or is another process's."""
+        """
+        Take it from the keeper; what is to be sent. None if it has ended before, is another process's, or if the store
+        has never heard of it.
+        """
         if self.runtime.dead or not self.runtime.keeper.unkeep(self) or self.ended:
             return None
         self.ended = True
+        if self.flags and not self.registering:
+            return None
         return self.ending(unsent=unsent)
 
     def give_up(self) -> list[Ending]:
         """End it for an owner that is gone without releasing it."""
-        ending = self.end()
-        if ending is None:
+        if self.runtime.dead or self.ended:
             return []
+        ending = self.end()
         logger.warning("a lease was dropped without release; it is released now. Acquired at %s", self.place)
-        return [ending]
+        return [ending] if ending is not None else []
 
     def ending(self, *, unsent: bool = False) -> Ending:
         """As release needs it."""
-        return Ending(self.line, self.id, unsent=unsent, may_land=self.request.may_land, usage=self.usage)
+        # The call that registers a lease of an outage may be under way.
+        return Ending(
+            self.line, self.id, unsent=unsent, may_land=self.request.may_land or bool(self.flags), usage=self.usage
+        )

@@ -9,6 +9,7 @@ thread stops it. It does what nobody's call does:
     inbox.py     subscribe to the instance's channel
     handoff.py   claim what was granted, keep timers for the heads of queues, poll in case a message was lost, follow
                  the path that an answer names
+    outage.py    what happens while the store is away
     endings.py   releases that their caller could not make: cancelled, interrupted, dropped, store away
 
 Callers reach it by methods that only note things and wake the loop; finalisers by a deque alone, since they may run
@@ -36,6 +37,7 @@ from .handoff import Handoff
 from .heart import Heart
 from .inbox import Inbox
 from .log import logger
+from .runtime import new_id
 from .waiter import Waiter
 from .wake import Wake
 from .wire import AsyncWire
@@ -109,14 +111,32 @@ class Keeper:
 
     def forget(self, waiter: Waiter) -> None:
         """Note that the caller no longer waits."""
+        waiter.forgotten = True
         self.waiters.pop(waiter.request.id, None)
         if waiter.request.waits:
             self.gates.leave(waiter.request)
+
+    def restart(self, waiter: Waiter) -> None:
+        """Withdraw what the store may know of a request, and go on with it under another id."""
+        request = waiter.request
+        old = Ending(request.line, request.id, unsent=True, may_land=True)
+        if not waiter.restart(new_id() + (".1" if request.n > 1 else "")):
+            return
+        self.waiters.pop(old.id, None)
+        self.waiters[request.id] = waiter
+        self.gates.renamed(request, old.id)
+        # Its caller may have gone in between.
+        if waiter.forgotten:
+            self.forget(waiter)
+        self.end_later(old)
 
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""
         self.holds[hold.id] = hold
         self.tally.admit(hold.waited, hold.since)
+        self.runtime.outage.note_lease(hold)
+        if hold.flags and not self.runtime.outage.away:
+            self._call(self._heart.renew_soon)
         if hold.deadline - time.monotonic() < self.runtime.heartbeat:
             self._call(self._heart.renew_soon)
 
@@ -124,6 +144,8 @@ class Keeper:
         """Renew a lease no more; what it lasted goes into the instance's figures. False if that was done before."""
         if self.holds.pop(hold.id, None) is None:
             return False
+        if self.runtime.outage.waits:
+            self.advance_soon()
         self.completed += 1
         self.busy_seconds += time.monotonic() - hold.since
         self.last_completed = time.time()
@@ -158,6 +180,7 @@ class Keeper:
         """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
         self.waiters.pop(request.id, None)
         self.gates.leave(request)
+        self.runtime.outage.forget(request)
         for id in request.lease_ids:
             hold = self.holds.get(id)
             if hold is not None:
@@ -176,6 +199,14 @@ class Keeper:
     def beat_faster(self) -> None:
         """Beat now and at the heartbeat that the namespace has agreed on, which is shorter than before."""
         self._call(self._heart.hurry)
+
+    def suspect(self) -> None:
+        """Beat now: a call got no answer."""
+        self._call(self._heart.hurry)
+
+    def advance_soon(self) -> None:
+        """Grant what has become free of this process' share."""
+        self._call(self.runtime.outage.advance)
 
     def store_lost(self) -> None:
         """Register again what is held and what waits, now: the store's epoch is another."""
@@ -209,6 +240,9 @@ class Keeper:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StoreUnavailable):
+            if error.away and not self._closing:
+                self.runtime.outage.missed(error)
+                self._heart.hurry()
             logger.debug("left to the next heartbeat or poll: %s", error)
         elif error is not None:
             logger.error("the keeper met an error", exc_info=error)
@@ -253,7 +287,7 @@ class Keeper:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self._wire = AsyncWire(self.runtime.endpoint, self.config)
+        self._wire = AsyncWire(self.runtime.endpoint, self.config, self.runtime.outage.hopeful)
         inbox = Inbox(self.runtime, self._handoff.message, self._handoff.poll)
         self._mark_begun()
         for work in (self._heart.beats, self._handoff.polls, inbox.listen):

@@ -25,6 +25,7 @@ from .log import logger
 if TYPE_CHECKING:
     from .hold import Hold
     from .keeper import Keeper
+    from .outage import Outage
 
 MOST_LINES = 4096
 MOST_WARNINGS = 1000
@@ -52,6 +53,7 @@ class Runtime:
         on_lost: Callable[[Any], object] | None,
     ) -> None:
         from .keeper import Keeper
+        from .outage import Outage
 
         self.config = config
         self.book = book
@@ -71,6 +73,7 @@ class Runtime:
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
+        self.outage: Outage = Outage(self)
         self.keeper: Keeper = Keeper(self)
 
     def line(self, provider: str, model: str, pools: tuple[str, ...]) -> Line:
@@ -134,6 +137,7 @@ class Runtime:
     def note(self, line: Line | None, header: Header, hops: int = 0) -> None:
         """Take over what an answer says beside its results: session, store time, and what to do next."""
         heartbeat = self.heartbeat
+        self.outage.answered = True
         lost = self.session.note(header)
         if self.heartbeat < heartbeat:
             self.keeper.beat_faster()
@@ -195,6 +199,7 @@ class Runtime:
             average_latency=keeper.busy_seconds / keeper.completed if keeper.completed else None,
             last_completed=keeper.last_completed,
             lost=keeper.lost_count,
+            unavailable_admissions=dict(self.outage.admissions),
             metadata=self.metadata or {},
             limits=limits,
         )

@@ -21,17 +21,25 @@ class Waiter:
     """
     One caller that waits. `wake` is called once, from any thread, when `answer` or `error` is set.
 
-    A claim and a repeated request may both bring the same grant: only the first one counts.
+    A claim and a repeated request may both bring the same grant: only the first one counts. `local` is set while it
+    waits for this process' share, see store/outage.py.
     """
 
-    __slots__ = ("_lock", "answer", "error", "request", "wake")
+    __slots__ = ("_lock", "answer", "error", "forgotten", "local", "request", "wake")
 
     def __init__(self, request: Request, wake: Callable[[], None]) -> None:
         self.request = request
         self.wake = wake
         self.answer: Answer | None = None
         self.error: Exception | None = None
+        self.local = False
+        self.forgotten = False
         self._lock = threading.Lock()
+
+    @property
+    def settled(self) -> bool:
+        """Whether its wait is over."""
+        return self.answer is not None or self.error is not None
 
     @property
     def granted(self) -> Answer | None:
@@ -45,18 +53,28 @@ class Waiter:
             if self.answer is not None:
                 self.answer = replace(self.answer, sent=sent, header=header)
 
-    def resolve(self, answer: Answer) -> None:
-        """Leave an answer that ends the wait."""
+    def resolve(self, answer: Answer, id: str | None = None) -> bool:
+        """Leave an answer that ends the wait. False if it comes too late, or for an id that was given up meanwhile."""
         with self._lock:
-            if self.answer is not None or self.error is not None:
-                return
+            if self.settled or (id is not None and id != self.request.id):
+                return False
             self.answer = answer
         self.wake()
+        return True
+
+    def restart(self, id: str) -> bool:
+        """Give the request another id, as if it had never been sent. False if the wait is over."""
+        request = self.request
+        with self._lock:
+            if self.settled:
+                return False
+            request.id, request.sent, request.answered, request.last = id, 0, 0, None
+        return True
 
     def fail(self, error: Exception) -> None:
         """End the wait with an error."""
         with self._lock:
-            if self.answer is not None or self.error is not None:
+            if self.settled:
                 return
             self.error = error
         self.wake()

@@ -18,18 +18,25 @@ from ..config import Config
 from ..core.scripts import Call
 from ..errors import StoreUnavailable
 from .endpoint import Endpoint
-from .faults import Cure, cure, has_not_run, is_wrong_type, redirect, replied, translate, wrong_type
+from .faults import Cure, cure, has_not_run, is_wrong_type, redirect, replied, translate, without_frames, wrong_type
 from .lua_source import script
 from .nodes import Node
 from .wake import Room
 
 CONNECTIONS = 64
 FIRST_PAUSE = 0.01
-SHORTEST_CONNECT = 0.05
 LONGEST_PAUSE = 0.2
 
 # Goes before what a node of a cluster is to do for a slot that is about to become its own.
 ASKING = ("ASKING",)
+
+
+def crowded(label: str) -> StoreUnavailable:
+    """The error for a call that found no connection free: this process asks too much, the store is not away."""
+    return StoreUnavailable(
+        f"no connection to the store at {label} became free in time: too many calls of this process wait for an "
+        "answer at once"
+    )
 
 
 def _command(call: Call, load: bool) -> tuple[Any, ...]:
@@ -43,8 +50,11 @@ def _command(call: Call, load: bool) -> tuple[Any, ...]:
 class _Attempts:
     """How often a call was sent, what the next attempt must do, and when there is no next one."""
 
-    def __init__(self, config: Config, deadline: float, *, clustered: bool) -> None:
+    def __init__(self, config: Config, deadline: float, hopeful: Callable[[], bool], *, clustered: bool) -> None:
         now = time.monotonic()
+        self._hopeful = hopeful
+        self._hopeless_from = now + config.attempt_timeout
+        self._begun = False
         self.load = False
         self.has_run = True
         self.reconnects = False
@@ -55,9 +65,21 @@ class _Attempts:
         self._pause = FIRST_PAUSE
         self.deadline = min(deadline, now + config.store_timeout)
 
-    def time_left(self) -> float:
-        """Seconds that the coming attempt may take: longer ones after short ones failed."""
-        return min(self.deadline - time.monotonic(), self._attempt)
+    def place_left(self) -> float:
+        """Seconds that it may wait for a connection. Its attempts' time begins only when it has one."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+    def begin(self, sent: Callable[[], None]) -> float:
+        """Note an attempt; until when it may take. Longer ones after short ones failed."""
+        now = time.monotonic()
+        if now >= self.deadline and self._begun:
+            raise TimeoutError("no time left")
+        if now >= self.deadline:
+            raise StoreUnavailable("the caller's time was over before the store could be asked")
+        self._begun = True
+        if self.has_run:
+            sent()
+        return min(self.deadline, now + self._attempt)
 
     def pause(self, error: BaseException) -> float | None:
         """Seconds to wait before the next attempt, None if there must be none."""
@@ -78,17 +100,25 @@ class _Attempts:
             return 0.0
         self._attempt *= 2
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        return None if time.monotonic() + pause >= self.deadline else pause
+        until = self.deadline if self._hopeful() else min(self.deadline, self._hopeless_from)
+        return None if time.monotonic() + pause >= until else pause
 
 
 class Wire:
-    """Calls from threads. Connections are kept last in, first out; a full pool makes callers wait, never fail."""
+    """
+    Calls from threads. Connections are kept last in, first out; a full pool makes callers wait, never fail.
 
-    def __init__(self, endpoint: Endpoint, config: Config) -> None:
+    While `hopeful` says False no attempt begins later than `attempt_timeout` after the first one. `asked` and `heard`
+    are the monotonic times of the last attempt and of the last answer that was no error.
+    """
+
+    def __init__(self, endpoint: Endpoint, config: Config, hopeful: Callable[[], bool] = lambda: True) -> None:
         self.endpoint = endpoint
         self._config = config
+        self._hopeful = hopeful
         self._idle: deque[Any] = deque()
         self._room = Room(CONNECTIONS)
+        self.asked = self.heard = 0.0
         self.closed = False
 
     def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
@@ -103,14 +133,12 @@ class Wire:
         attempts = self._attempts(deadline)
         while True:
             try:
-                if attempts.has_run:
-                    sent()
-                return self._once(_command(call, attempts.load), attempts.time_left(), attempts.node)
+                return self._once(_command(call, attempts.load), attempts, sent)
             except Exception as error:
                 if is_wrong_type(error):
                     types = [self.command("TYPE", key) for key in call.keys]
                     raise wrong_type(call.keys, types) from None
-                pause = attempts.pause(error)
+                pause = attempts.pause(without_frames(error))
                 if attempts.reconnects:
                     self._drop_idle()
                 if pause is None:
@@ -122,7 +150,7 @@ class Wire:
         attempts = self._attempts(time.monotonic() + self._config.attempt_timeout)
         while True:
             try:
-                return self._once(arguments, attempts.time_left(), attempts.node)
+                return self._once(arguments, attempts)
             except Exception as error:
                 if is_wrong_type(error):
                     key = arguments[1]
@@ -133,21 +161,21 @@ class Wire:
                 time.sleep(pause)
 
     def _attempts(self, deadline: float) -> _Attempts:
-        return _Attempts(self._config, deadline, clustered=self.endpoint.nodes is not None)
+        return _Attempts(self._config, deadline, self._hopeful, clustered=self.endpoint.nodes is not None)
 
-    def _once(self, command: tuple[Any, ...], timeout: float, node: Node | None) -> Any:
-        if timeout <= 0:
-            raise TimeoutError("no time left")
-        ends = time.monotonic() + timeout
-        if not self._room.enter(timeout):
-            raise StoreUnavailable("no connection to the store became free in time: too many threads call at once")
-        connection = None
+    def _once(self, command: tuple[Any, ...], attempts: _Attempts, sent: Callable[[], None] = lambda: None) -> Any:
+        if not self._room.enter(attempts.place_left()):
+            raise crowded(self.endpoint.label)
+        connection, node = None, attempts.node
         try:
-            connection = self._take(ends - time.monotonic(), node)
-            connection.connect()
+            ends = attempts.begin(sent)
+            self.asked = time.monotonic()
+            connection = self._take(node)
+            self.endpoint.connect(connection, ends)
             if node is not None:
                 self._reply(connection, ASKING, ends)
             reply = self._reply(connection, command, ends)
+            self.heard = time.monotonic()
         except BaseException as error:
             # What is left on the line belongs to this call: an error reply ends it, anything else does not.
             if connection is not None:
@@ -169,17 +197,14 @@ class Wire:
             raise TimeoutError("no answer")
         return connection.read_response()
 
-    def _take(self, timeout: float, node: Node | None) -> Any:
+    def _take(self, node: Node | None) -> Any:
         with contextlib.suppress(IndexError):
             while node is None:
                 connection = self._idle.pop()
                 if self.endpoint.serves(connection):
                     return connection
                 connection.disconnect()
-        connection = self.endpoint.connection(node)
-        # Connecting and its handshake count as well.
-        connection.socket_connect_timeout = connection.socket_timeout = max(timeout, SHORTEST_CONNECT)
-        return connection
+        return self.endpoint.connection(node)
 
     def _drop_idle(self) -> None:
         """Close what is idle: where one connection broke, the others of before the fault are likely dead too."""
@@ -202,11 +227,13 @@ class Wire:
 class AsyncWire:
     """The same from one event loop."""
 
-    def __init__(self, endpoint: Endpoint, config: Config) -> None:
+    def __init__(self, endpoint: Endpoint, config: Config, hopeful: Callable[[], bool] = lambda: True) -> None:
         self.endpoint = endpoint
         self._config = config
+        self._hopeful = hopeful
         self._idle: deque[Any] = deque()
         self._room = asyncio.Semaphore(CONNECTIONS)
+        self.asked = self.heard = 0.0
         self._with_loop: AsyncGenerator[None, None] | None = None
         self.closed = False
 
@@ -215,14 +242,12 @@ class AsyncWire:
         attempts = self._attempts(deadline)
         while True:
             try:
-                if attempts.has_run:
-                    sent()
-                return await self._once(_command(call, attempts.load), attempts.time_left(), attempts.node)
+                return await self._once(_command(call, attempts.load), attempts, sent)
             except Exception as error:
                 if is_wrong_type(error):
                     types = [await self.command("TYPE", key) for key in call.keys]
                     raise wrong_type(call.keys, types) from None
-                pause = attempts.pause(error)
+                pause = attempts.pause(without_frames(error))
                 if attempts.reconnects:
                     await self._drop_idle()
                 if pause is None:
@@ -234,7 +259,7 @@ class AsyncWire:
         attempts = self._attempts(time.monotonic() + self._config.attempt_timeout)
         while True:
             try:
-                return await self._once(arguments, attempts.time_left(), attempts.node)
+                return await self._once(arguments, attempts)
             except Exception as error:
                 if is_wrong_type(error):
                     key = arguments[1]
@@ -245,17 +270,37 @@ class AsyncWire:
                 await asyncio.sleep(pause)
 
     def _attempts(self, deadline: float) -> _Attempts:
-        return _Attempts(self._config, deadline, clustered=self.endpoint.nodes is not None)
+        return _Attempts(self._config, deadline, self._hopeful, clustered=self.endpoint.nodes is not None)
 
-    async def _once(self, command: tuple[Any, ...], timeout: float, node: Node | None) -> Any:
-        if timeout <= 0:
-            raise TimeoutError("no time left")
+    async def _once(
+        self, command: tuple[Any, ...], attempts: _Attempts, sent: Callable[[], None] = lambda: None
+    ) -> Any:
         if self._with_loop is None:
             self._with_loop = self._end_with_loop()
             await anext(self._with_loop)
+        await self._enter(attempts.place_left())
+        try:
+            ends = attempts.begin(sent)
+            self.asked = time.monotonic()
+            return await self._talk(command, max(ends - time.monotonic(), 0.0), attempts.node)
+        finally:
+            self._room.release()
+
+    async def _enter(self, timeout: float) -> None:
+        """Take a place. A pool that stays full is no silent store: it is told apart."""
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._room.acquire()
+        except TimeoutError:
+            raise crowded(self.endpoint.label) from None
+
+    async def _talk(self, command: tuple[Any, ...], timeout: float, node: Node | None) -> Any:
         connection = None
         try:
-            async with asyncio.timeout(timeout), self._room:
+            async with asyncio.timeout(timeout):
                 connection = await self._take(node)
                 try:
                     await connection.connect()
@@ -264,6 +309,7 @@ class AsyncWire:
                         await connection.read_response()
                     await self.endpoint.send(connection, command)
                     reply = await connection.read_response()
+                    self.heard = time.monotonic()
                 except BaseException as error:
                     if replied(error):
                         self._give_back(connection)
