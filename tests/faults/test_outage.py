@@ -14,6 +14,7 @@ import redis
 
 from ratelease import AsyncClient, Client, Config, Limits, Rate, Refusal
 from ratelease.errors import ImpossibleRequest, StoreUnavailable, WaitTimeout
+from ratelease.store.lua_source import script
 from ratelease.testing import config
 from support.both import Limiter
 from support.proxy import TcpProxy
@@ -440,7 +441,7 @@ async def test_a_lease_of_an_outage_that_is_dropped_frees_its_slot(make: Make, p
     proxy.refuse()
     gc.disable()
     try:
-        await limiter.acquire("openai", "gpt-4o", timeout=0.2)
+        await limiter.acquire("openai", "gpt-4o", timeout=0.5)
         lease = await limiter.acquire("openai", "gpt-4o", timeout=5)
     finally:
         gc.enable()
@@ -481,13 +482,17 @@ async def test_a_wrong_password_is_no_outage(make: Make, proxy: TcpProxy) -> Non
 
 
 @pytest.mark.covers("RL-12")
-async def test_one_call_that_gets_no_answer_is_no_outage_of_all(make: Make, proxy: TcpProxy, view: StoreView) -> None:
-    """It is admitted by the policy; the heartbeat finds the store there, and registers its lease at once."""
-    limiter = make({SCOPE: Limits(concurrency=2)}, heartbeat=5.0)
+async def test_one_call_that_gets_no_answer_is_no_outage(make: Make, proxy: TcpProxy, view: StoreView) -> None:
+    """The store has answered this process a moment ago: its caller is told, and no policy admits it."""
+    limiter = make({SCOPE: Limits(concurrency=2)}, heartbeat=0.1, attempt_timeout=0.4, on_unavailable="open")
     await known(limiter)
-    proxy.drop_replies(1, matching=b"EVALSHA", hang=True)
-    lease = await limiter.acquire("openai", "gpt-4o", timeout=0.1)
-    assert lease.flags == {"local"}
-    await wait_until_async(lambda: list(view.expiries()) == [lease.id], timeout=3.0)
+    await (await limiter.acquire("openai", "gpt-4o")).release()
+    proxy.drop_replies(3, matching=script("acquire").sha.encode(), hang=True)
+    with pytest.raises(StoreUnavailable) as raised:
+        await limiter.acquire("openai", "gpt-4o", timeout=0.3)
+    assert not raised.value.away
     assert not limiter.client._rt.outage.away
+    proxy.passing()
+    await wait_until_async(lambda: view.in_flight() == 0, description="what it took has been returned")
     assert (await limiter.acquire("openai", "gpt-4o")).flags == frozenset()
+    assert limiter.client._rt.outage.admissions == {}

@@ -133,6 +133,12 @@ def translate(error: BaseException, label: str) -> RateleaseError:
     return away(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")
 
 
+def only_late(error: StoreUnavailable) -> bool:
+    """Whether nothing but time has told that the store is away: a busy machine may have kept its answer from us."""
+    cause = error.__cause__
+    return cause is None or isinstance(cause, TimeoutError | redis.exceptions.TimeoutError)
+
+
 def without_frames(error: BaseException) -> BaseException:
     """
     The same error without its tracebacks.

@@ -1,9 +1,10 @@
 """
 What an instance does while the store is away.
 
-Theory of operation. One call that fails with `StoreUnavailable.away` is answered by the policy, and asks the keeper for
-a heartbeat. Once a heartbeat or another call of the keeper has failed after all its attempts, the store counts as
-`away`: nothing asks it any more but the heartbeat, and callers that wait in its queues follow the policy as well.
+Theory of operation. A call that fails with `StoreUnavailable.away` is answered by the policy, and asks the keeper for a
+heartbeat; not if it was only late, while others in this process have just heard of the store. Once a heartbeat or
+another call of the keeper has failed so after all its attempts, the store counts as `away`: nothing asks it any more
+but the heartbeat, and callers that wait in its queues follow the policy as well.
 
     closed   raise StoreUnavailable
     open     admit everything
@@ -35,7 +36,7 @@ from ..core.keys import scope_label
 from ..core.model import Answer, Header, Line, Request, Verdict, dimension_label
 from ..core.share import Block, Book, LateCharges, Need, ScopeSpec, Standing, agreed_spec, read_spec, too_large
 from ..errors import StoreUnavailable
-from .faults import away
+from .faults import away, only_late
 from .log import logger
 from .runtime import new_id
 
@@ -60,7 +61,8 @@ class Outage:
         self._config = runtime.config
         self.policy = runtime.config.on_unavailable
         self.away = False
-        self.answered = False
+        self.heard = -math.inf
+        self._reason = ""
         self.admissions: Counter[str] = Counter()
         self._standing: Standing | None = None
         self._returned_at = -math.inf
@@ -83,7 +85,7 @@ class Outage:
 
         Not while the store is away, nor before it has ever answered: a wrong address must not take long to be told.
         """
-        return self.answered and not self.away
+        return self.heard > -math.inf and not self.away
 
     @property
     def standing(self) -> Standing | None:
@@ -125,11 +127,18 @@ class Outage:
 
     def endure(self, error: StoreUnavailable) -> None:
         """After a failed call: raise its error, unless the policy answers in the store's place."""
-        if not (error.away or self.away):
-            raise error
+        if not self.away:
+            # A machine that is too busy to read an answer in time looks the same from within one call.
+            error.away = error.away and self._is_silent(error)
+            if not error.away:
+                raise error
         self._runtime.keeper.suspect()
         if self.policy == "closed":
             raise error
+
+    def _is_silent(self, error: StoreUnavailable) -> bool:
+        patience = min(self._config.attempt_timeout, self._config.store_timeout)
+        return not only_late(error) or time.monotonic() - self.heard >= patience
 
     def decide(self, waiter: Waiter) -> Answer:
         """
@@ -199,7 +208,8 @@ class Outage:
         return self._book.blocked(request.line, specs, need, self._use(), standing, now)
 
     def _gone(self) -> str:
-        return f"the store at {self._runtime.endpoint.label} is away"
+        why = f" ({self._reason})" if self._reason else ""
+        return f"the store at {self._runtime.endpoint.label} is away{why}"
 
     def _specs(self, line: Line) -> list[ScopeSpec]:
         own = map(read_spec, line.specs)
@@ -337,7 +347,9 @@ class Outage:
     def missed(self, error: StoreUnavailable) -> None:
         """Note that the keeper got no answer, after all its attempts."""
         if error.away:
-            self.away = True
+            if not self._is_silent(error):
+                return
+            self.away, self._reason = True, str(error)
             self._tell_once(error)
             self._take_over()
             return
@@ -379,7 +391,7 @@ class Outage:
         """Note that the store answers: from now on it decides, also for those who wait here."""
         if self.away:
             self._returned_at = time.monotonic()
-        self.away = False
+        self.away, self._reason = False, ""
         if self._queues:
             self._end_queues(None)
         admitted = sum(self.admissions.values())

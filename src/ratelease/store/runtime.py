@@ -137,7 +137,7 @@ class Runtime:
     def note(self, line: Line | None, header: Header, hops: int = 0) -> None:
         """Take over what an answer says beside its results: session, store time, and what to do next."""
         heartbeat = self.heartbeat
-        self.outage.answered = True
+        self.outage.heard = time.monotonic()
         lost = self.session.note(header)
         if self.heartbeat < heartbeat:
             self.keeper.beat_faster()
