@@ -177,7 +177,12 @@ def test_a_node_without_replica_that_comes_back_empty(own_cluster: RedisCluster)
     owner = cluster.servers[1]
     namespace = cluster.namespace_on(owner)
     settings = config(
-        url=cluster.url, namespace=namespace, lease_ttl=20.0, heartbeat=1.0, store_timeout=1.0, default_timeout=10.0
+        url=cluster.url,
+        namespace=namespace,
+        lease_ttl=20.0,
+        heartbeat=1.0,
+        store_timeout=1.0,
+        on_unavailable="closed",
     )
     with Client(config=settings, limits={"openai/gpt-4o": Limits(concurrency=2)}) as limiter:
         held = limiter.acquire("openai", "gpt-4o")
@@ -186,15 +191,13 @@ def test_a_node_without_replica_that_comes_back_empty(own_cluster: RedisCluster)
             limiter.try_acquire("openai", "gpt-4o")
         owner.start()
 
-        def back() -> bool:
+        def granted() -> Lease | None:
             try:
-                limiter.status()
+                return limiter.acquire("openai", "gpt-4o", timeout=5)
             except StoreUnavailable:
-                return False
-            return True
+                return None
 
-        wait_until(back, timeout=15, description="the cluster is up again")
-        second = limiter.acquire("openai", "gpt-4o", timeout=10)
+        second = wait_until(granted, timeout=25, description="the cluster is up again, and the client has noticed")
         assert not limiter.try_acquire("openai", "gpt-4o"), "the first lease counts again"
         assert held.valid
         assert second.valid
