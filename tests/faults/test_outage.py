@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from ratelease import AsyncClient, Client, Config, Limits, Rate, Refusal
+from ratelease.core.share import Standing
 from ratelease.errors import ImpossibleRequest, StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
 from ratelease.testing import config
@@ -446,6 +447,24 @@ async def test_a_lease_of_an_outage_that_is_dropped_frees_its_slot(make: Make, p
     finally:
         gc.enable()
     assert lease.flags == {"local"}
+
+
+@pytest.mark.covers("RD-02")
+async def test_whoever_is_back_first_does_not_take_itself_for_the_only_one(make: Make, proxy: TcpProxy) -> None:
+    """The others are not listed again yet: for one TTL a heartbeat may raise their number, not lower it."""
+    fleet = [make(lease_ttl=0.8, heartbeat=0.3), make(lease_ttl=0.8, heartbeat=0.3)]
+    await known(*fleet)
+    await away(proxy, *fleet)
+    outage = fleet[0].client._rt.outage
+    outage.stands(Standing(1, 0))
+    assert outage.standing.instances == 2
+    await fleet[1].close()
+    await back(proxy, fleet[0])
+    outage.stands(Standing(3, 2))
+    assert outage.standing == Standing(3, 2)
+    outage.stands(Standing(1, 0))
+    assert outage.standing.instances == 3
+    await wait_until_async(lambda: outage.standing == Standing(1, 0), description="a TTL later it is believed")
 
 
 # --- what is no outage -------------------------------------------------------------------------------------
