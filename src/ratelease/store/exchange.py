@@ -9,11 +9,12 @@ by id, which is safe for every script. Threads take turns in leading; on an even
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import scripts
 from ..core.model import Answer, Ended, Line, Request
@@ -26,6 +27,8 @@ from .wire import AsyncWire, Wire
 
 LARGEST_BATCH = 128
 MOST_LANES = 1024
+
+AnyLane = TypeVar("AnyLane", bound="_Lane")
 
 
 class _Item:
@@ -144,7 +147,49 @@ class _Lane:
         return items
 
 
-def _prune(lanes: dict[tuple[str, str], _Lane]) -> None:
+class _LoopLane(_Lane):
+    """
+    A lane of an event loop. `flying` are the items of the call in flight.
+
+    One timer for all of its items ends those whose time is over: one for each was a fifth of what a call costs.
+    """
+
+    __slots__ = ("_due", "_timer", "flying")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flying: Sequence[_Item] = ()
+        self._due = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """See to it that somebody looks at the items when this deadline is over."""
+        if self._timer is None or deadline < self._due:
+            self.rest()
+            self._due = deadline
+            # loop.call_at would overflow on the deadline of a caller that waits for ever.
+            delay = min(max(deadline - time.monotonic(), 0), 86_400)
+            self._timer = loop.call_later(delay, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now, earliest = time.monotonic(), math.inf
+        for item in (*self.waiting, *self.flying):
+            if item.deadline <= now:
+                _expire(item)
+            else:
+                earliest = min(earliest, item.deadline)
+        if earliest < math.inf:
+            self.watch(loop, earliest)
+
+    def rest(self) -> None:
+        """Look no more: there is nobody."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _prune(lanes: dict[tuple[str, str], AnyLane]) -> None:
     """Forget the oldest lanes that are idle, where there are too many. Two lanes of one path are no harm."""
     if len(lanes) >= MOST_LANES:
         for key in [key for key, lane in lanes.items() if not lane.busy][: MOST_LANES // 2]:
@@ -301,7 +346,7 @@ class AsyncExchange:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.wire = AsyncWire(runtime.endpoint, runtime.config, runtime.outage.hopeful)
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lanes: dict[tuple[str, str], _LoopLane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def acquire(self, request: Request, deadline: float) -> Answer:
@@ -335,7 +380,7 @@ class AsyncExchange:
         lane = self._lanes.get(key)
         if lane is None:
             _prune(self._lanes)
-            lane = self._lanes[key] = _Lane()
+            lane = self._lanes[key] = _LoopLane()
         sends = 0
         while True:
             item = _Item(payload, deadline, sends)
@@ -347,12 +392,10 @@ class AsyncExchange:
                 task = loop.create_task(self._pump(lane))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            # loop.call_at would overflow on the deadline of a caller that waits for ever.
-            timer = loop.call_later(min(max(deadline - time.monotonic(), 0), 86_400), _expire, item)
+            lane.watch(loop, deadline)
             try:
                 await item.wake
             finally:
-                timer.cancel()
                 if item.queued:
                     lane.waiting.remove(item)
                     item.queued = False
@@ -365,10 +408,11 @@ class AsyncExchange:
                 raise _late(self.wire, item)
             sends = item.sends
 
-    async def _pump(self, lane: _Lane) -> None:
+    async def _pump(self, lane: _LoopLane) -> None:
         try:
             while lane.waiting:
                 batch = _Batch(self._runtime, lane.take([]))
+                lane.flying = batch.items
                 try:
                     call = batch.call()
                     batch.answered(await self.wire.run(call, batch.deadline, batch.sent))
@@ -378,10 +422,12 @@ class AsyncExchange:
                     batch.failed(_late(self.wire, batch.items[0]))
                     raise
                 finally:
+                    lane.flying = ()
                     for item in batch.items:
                         _expire(item)
         finally:
             lane.busy = False
+            lane.rest()
 
     async def close(self) -> None:
         """Let calls in flight end, then close the connections."""
