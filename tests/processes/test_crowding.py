@@ -23,14 +23,14 @@ LIMITS = {"openai/*-model": Limits(concurrency=2)}
 
 @pytest.fixture(params=["local", "open"])
 def settings(request: pytest.FixtureRequest, proxy: TcpProxy, free_namespace: str) -> Config:
-    """Every request takes 20 ms to the store; an attempt is given up after 0.25 s, which many wait for a connection."""
-    proxy.delay(0.02)
+    """Every request takes 40 ms to the store; an attempt is given up after 1 s, and many wait longer to be sent."""
+    proxy.delay(0.04)
     return config(
         url=proxy.url,
         namespace=free_namespace,
         lease_ttl=30.0,
         heartbeat=2.0,
-        attempt_timeout=0.25,
+        attempt_timeout=1.0,
         on_unavailable=request.param,
     )
 
