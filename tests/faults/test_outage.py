@@ -18,6 +18,7 @@ from ratelease.errors import ImpossibleRequest, StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
 from ratelease.testing import config
 from support.both import Limiter
+from support.outages import away, back, known, queued
 from support.proxy import TcpProxy
 from support.store_view import StoreView
 from support.wait_until import wait_until_async
@@ -63,37 +64,6 @@ async def make(request: pytest.FixtureRequest, settings: Config, proxy: TcpProxy
     for limiter in made:
         await limiter.close()
         limiter.callers.end()
-
-
-async def known(*limiters: Limiter) -> None:
-    """Return when every one of these has learned how many they are."""
-    for limiter in limiters:
-        await limiter.start()
-
-    def counted(limiter: Limiter) -> bool:
-        standing = limiter.client._rt.outage.standing
-        return standing is not None and standing.instances == len(limiters)
-
-    await wait_until_async(lambda: all(map(counted, limiters)), description="the instances know each other")
-
-
-async def away(proxy: TcpProxy, *limiters: Limiter) -> None:
-    """Take the store away, and return when all have noticed."""
-    proxy.refuse()
-    await wait_until_async(lambda: all(each.client._rt.outage.away for each in limiters), description="it is noticed")
-
-
-def queued(limiter: Limiter) -> int:
-    """How many wait for this process' share."""
-    return sum(map(len, limiter.client._rt.outage._queues.values()))
-
-
-async def back(proxy: TcpProxy, *limiters: Limiter) -> None:
-    """Let the store come back, and return when all have noticed."""
-    proxy.passing()
-    await wait_until_async(
-        lambda: not any(each.client._rt.outage.away for each in limiters), description="the store is back"
-    )
 
 
 # --- at the start ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The ways in which a Redis can be away, each begun and ended by a test."""
+"""The ways in which a Redis can be away, each begun and ended by a test, and what its clients know of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ratelease.testing.redis_server import RedisServer
+from support.both import Limiter
 from support.proxy import TcpProxy
+from support.wait_until import wait_until_async
 
 # Seconds: longer than any case takes, where a fault cannot be ended but only waited for.
 SPAN = 3.0
@@ -123,3 +125,34 @@ FAULTS: dict[str, Callable[[Store], contextlib.AbstractContextManager[None]]] = 
     "busy script": busy_script,
     "latency": latency,
 }
+
+
+async def known(*limiters: Limiter) -> None:
+    """Return when every one of these has learned how many they are."""
+    for limiter in limiters:
+        await limiter.start()
+
+    def counted(limiter: Limiter) -> bool:
+        standing = limiter.client._rt.outage.standing
+        return standing is not None and standing.instances == len(limiters)
+
+    await wait_until_async(lambda: all(map(counted, limiters)), description="the instances know each other")
+
+
+async def away(proxy: TcpProxy, *limiters: Limiter) -> None:
+    """Take the store away, and return when all have noticed."""
+    proxy.refuse()
+    await wait_until_async(lambda: all(each.client._rt.outage.away for each in limiters), description="it is noticed")
+
+
+def queued(limiter: Limiter) -> int:
+    """How many wait for this process' share."""
+    return sum(map(len, limiter.client._rt.outage._queues.values()))
+
+
+async def back(proxy: TcpProxy, *limiters: Limiter) -> None:
+    """Let the store come back, and return when all have noticed."""
+    proxy.passing()
+    await wait_until_async(
+        lambda: not any(each.client._rt.outage.away for each in limiters), description="the store is back"
+    )
