@@ -32,7 +32,7 @@
 --- @include "lib/lease_ids"
 --- @include "lib/members"
 --- @include "lib/commit"
---- @include "lib/purge"
+--- @include "lib/housekeep"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
 --- @include "lib/header"
@@ -163,25 +163,18 @@ for _, want in ipairs(requests) do
 end
 
 -- These are only written from here on. If one holds a wrong type, that has to end the call before its first write.
-local tends = path.tend or parked
 local registers = parked or path.state['generation:' .. path.instance]
-if growing and (tends or registers) then
+if growing and (path.tend or registers) then
   for _, key in ipairs({path.graves, path.instances, path.paths}) do redis.call('ZCARD', key) end
 end
 
 local timer = 0
 if growing or changed then
   timer = head_timer(path)
-  local listed = growing and redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1
+  local function list() return redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1 end
+  path.listed = growing and list()
   commit(path, growing)
-  if tends or listed then
-    -- The list of paths lives as long as any window of theirs, so that reset finds what is still counted.
-    local lifetime = 4 * path.ttl
-    for _, scope in ipairs(path.scopes) do lifetime = math.max(lifetime, 2 * scope.longest) end
-    if not growing then redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) end
-    if redis.call('PTTL', path.paths) < lifetime then redis.call('PEXPIRE', path.paths, lifetime) end
-    purge(path)
-  end
+  if parked and not growing and list() then housekeep(path) end
 end
 if registers then
   redis.call('ZADD', path.instances, string.format('%.0f', path.now + path.ttl), path.instance)

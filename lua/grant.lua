@@ -11,7 +11,6 @@
 --- @include "lib/sweep"
 --- @include "lib/advance"
 --- @include "lib/commit"
---- @include "lib/purge"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
 --- @include "lib/header"
@@ -23,7 +22,6 @@ path.queued = true
 advance(path)
 local timer = head_timer(path)
 commit(path, false)
-if path.tend then purge(path) end
 local result = header(path, next_path(path), timer)
 for _, id in ipairs(redis.call('ZRANGE', path.claims, 0, 511)) do
   local granted = entry(path, id)

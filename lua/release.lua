@@ -21,7 +21,6 @@
 --- @include "lib/uncharge"
 --- @include "lib/settle"
 --- @include "lib/commit"
---- @include "lib/purge"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
 --- @include "lib/header"
@@ -110,7 +109,6 @@ if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   if not texts[1] then redis.call('PEXPIRE', path.records, 2 * path.ttl) end
 end
-if next(path.bury) then purge(path) end
 local result = header(path, next_path(path), timer)
 for i = 1, #statuses do result[9 + i] = statuses[i] end
 return result

@@ -1,6 +1,7 @@
 --- @include "lib/commit_scope"
 --- @include "lib/place_in_index"
 --- @include "lib/commit_store"
+--- @include "lib/housekeep"
 --- @include "lib/record_text"
 -- Write all that this script has decided, and send what it has to tell.
 --
@@ -21,10 +22,10 @@ local function commit(path, growing)
   end
   if #texts > 0 then
     chunked('HSET', path.records, texts)
-    if path.tend or not path.recorded then
-      redis.call('PEXPIRE', path.records, 2 * path.ttl)
-      redis.call('PEXPIRE', path.graves, 4 * path.ttl)
-    end
+  end
+  if path.tend or #texts > 0 and not path.recorded then
+    redis.call('PEXPIRE', path.records, 2 * path.ttl)
+    redis.call('PEXPIRE', path.graves, 4 * path.ttl)
   end
   if #gone > 0 then chunked('HDEL', path.records, gone) end
 
@@ -63,6 +64,7 @@ local function commit(path, growing)
   if queue_changed or path.queued then place_in_index(path) end
 
   commit_store(path, true)
+  if path.tend or path.listed or next(path.bury) then housekeep(path) end
   for instance, letters in pairs(path.mail) do
     redis.call('PUBLISH', path.inbox .. instance, path.name .. ' ' .. table.concat(letters, ' '))
   end

@@ -3,7 +3,7 @@
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
-  if #added > 0 and (scope.tend or scope.was_empty) then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
+  if scope.tend or #added > 0 and scope.was_empty then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
   if scope.late and #scope.late > 0 then
     local expiries = {}
     for _, member in ipairs(scope.late) do
@@ -48,7 +48,10 @@ local function commit_scope(path, scope, added, dropped)
   if #dead > 0 then chunked('HDEL', scope.windows, dead) end
   if #fields > 0 then
     chunked('HSET', scope.windows, fields)
-    if scope.tend or scope.adopt or not scope.counted then redis.call('PEXPIRE', scope.windows, scope.longest + 1000) end
+  end
+  -- At every housekeeping, also by a call that charges nothing: the next one that does may find it just done.
+  if scope.rates[1] and (scope.tend or scope.adopt or not scope.counted) then
+    redis.call('PEXPIRE', scope.windows, scope.longest + 1000)
   end
   if scope.adopt then
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,

@@ -359,3 +359,33 @@ def test_an_on_off_load_gets_98_percent_of_an_exact_log(make_store: MakeStore, c
     grants = saturated(store_of(make_store, limits(20, window)).instance(), clock, 20, phases)
     assert most_in_any_window(grants, window) == 20
     assert len(grants) >= 0.98 * len(exact)
+
+
+@pytest.mark.covers("RL-02", "RL-22")
+@pytest.mark.parametrize("between", ["grant", "settle", "look"])
+def test_what_counts_outlives_housekeeping_by_calls_that_charge_nothing(
+    make_store: MakeStore, clock: DrivenClock, between: str
+) -> None:
+    """Somebody else looks after the keys each second, just before the charge: no charge is forgotten too soon."""
+    store = make_store(limits=limits(1000, 10_000), lease_ttl=10.0)
+    one = store.instance()
+    held = one.acquire(MODEL)
+    charged = 1
+    for second in range(40):
+        clock.advance(1.0)
+        if between == "grant":
+            one.grant(MODEL)
+        elif between == "settle":
+            one.settle(MODEL, held.id, "t1", ends=False)
+        else:
+            one.look(MODEL)
+        one.renew(MODEL, held.held)
+        clock.advance(0.001)
+        asked = one.acquire(MODEL)
+        charged += 1
+        one.release(MODEL, asked.id)
+        counted = one.look(MODEL)[0][0].rates[0].used
+        assert counted == min(second + 2, 11), f"after {second} s"
+        line = one.line(MODEL)
+        assert store.client.pttl(line.keys[9]) >= 10_000
+        assert store.client.pttl(line.keys[2]) >= 20_000
