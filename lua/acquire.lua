@@ -164,7 +164,7 @@ end
 
 -- These are only written from here on. If one holds a wrong type, that has to end the call before its first write.
 local registers = parked or path.state['generation:' .. path.instance]
-if growing and (path.tend or registers) then
+if growing and (path.tend or registers or next(path.bury)) then
   for _, key in ipairs({path.graves, path.instances, path.paths}) do redis.call('ZCARD', key) end
 end
 

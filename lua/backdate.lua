@@ -24,8 +24,11 @@ load_scopes(path)
 -- Slots that have left their window go first: another slot, 128 later, uses the same field.
 for _, scope in ipairs(path.scopes) do
   for _, rate in ipairs(scope.rates) do
-    if #rate.dead > 0 then chunked('HDEL', scope.windows, rate.dead) end
-    rate.dead = {}
+    if #rate.dead > 0 then
+      chunked('HDEL', scope.windows, rate.dead)
+      -- Its sum is without them, and must be written whether or not anything is charged to it.
+      rate.dead, rate.trimmed = {}, true
+    end
   end
 end
 

@@ -42,8 +42,8 @@ for i, id in ipairs(ids) do
   local kept = record(texts[i + 1])
   path.entries[id] = kept or false
   path.recorded = path.recorded or kept
-  -- Where a rate counts tokens every lease has charged some.
-  if how[i] == UNSENT or usage[i] ~= '' and kept and string.find(kept.costs or '', '[tio]') then counts = true end
+  -- Also where the lease has charged no tokens: a rate may count them by now.
+  if how[i] == UNSENT or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
 end
 local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 

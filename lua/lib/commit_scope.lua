@@ -15,7 +15,7 @@ local function commit_scope(path, scope, added, dropped)
   local fields, dead = {}, {}
   for _, rate in ipairs(scope.rates) do
     local refunded = next(rate.refunds) ~= nil
-    if rate.added ~= 0 or refunded or rate.moved or rate.carried then
+    if rate.added ~= 0 or refunded or rate.moved or rate.carried or rate.trimmed then
       for _, field in ipairs(rate.dead) do dead[#dead + 1] = field end
       local total = rate.total + rate.added
       local function set(name, value)
@@ -50,15 +50,18 @@ local function commit_scope(path, scope, added, dropped)
     chunked('HSET', scope.windows, fields)
   end
   -- At every housekeeping, also by a call that charges nothing: the next one that does may find it just done.
-  if scope.rates[1] and (scope.tend or scope.adopt or not scope.counted) then
+  if scope.rates[1] and (scope.adopt or #fields > 0 and not scope.counted) then
+    redis.call('HSET', scope.windows, 'by', scope.in_force)
+  end
+  if scope.rates[1] and (scope.tend or not scope.counted) then
     redis.call('PEXPIRE', scope.windows, scope.longest + 1000)
   end
   if scope.adopt then
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
       'override', scope.override, 'pause', string.format('%.0f', scope.pause), 'in_force', scope.in_force)
   end
-  if scope.refresh and (scope.tend or scope.adopt) then
-    redis.call('HSET', scope.state, 'tended', string.format('%.0f', path.now))
+  if scope.refresh and scope.tend then
+    redis.call('HSET', scope.state, 'tended', string.format('%.0f %.0f', path.now, path.ttl))
     local lifetime = 2 * math.max(path.ttl, math.floor(scope.longest / 2))
     -- A pause that an operator ends is kept by the overrides; this bounds what the state's copy of it costs.
     redis.call('PEXPIRE', scope.state, math.max(lifetime, math.min(scope.pause - path.now, 86400000)))

@@ -42,11 +42,15 @@ local function load_scope(path, k)
   scope.in_force = merge_limits(scope.agreed, scope.override)
   scope.limit = tonumber(string.match(scope.in_force, '^c(%d+)'))
   load_rates(scope, scope.in_force, path.now)
-  if kept[5] and kept[5] ~= scope.in_force then
+  -- The windows may outlive the state, which only the newest instances renew: then they say what counted in them.
+  local counted_by = kept[5] or not scope.unknown and redis.call('HGET', scope.windows, 'by')
+  if counted_by and counted_by ~= scope.in_force then
     scope.adopt = true
-    carry(scope, kept[5], path.now)
+    carry(scope, counted_by, path.now)
   end
   scope.adopt = scope.adopt or kept[5] ~= scope.in_force and not scope.unknown
+  -- Who agrees on something new writes `tended` with it, and so has to look after everything.
+  scope.tend = scope.tend or scope.adopt
   for _, rate in ipairs(scope.rates) do path.rewound = path.rewound or rate.moved end
   scope.use = redis.call('ZCOUNT', scope.leases, '(' .. string.format('%.0f', path.now), '+inf')
   if path.rewound then

@@ -35,7 +35,7 @@ def windows_key(instance: Instance) -> str:
 def fields(store: Store, instance: Instance, rate: str) -> dict[str, int]:
     """What the windows hash keeps of one rate."""
     found: Mapping[bytes, bytes] = store.client.hgetall(windows_key(instance))
-    split = [(name.decode().partition(":"), int(value)) for name, value in found.items()]
+    split = [(name.decode().partition(":"), int(value)) for name, value in found.items() if name != b"by"]
     return {field: value for (of, _, field), value in split if of == rate}
 
 
