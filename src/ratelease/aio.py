@@ -16,7 +16,7 @@ from .core.admission import Ask, Flow, Tell
 from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
-from .core.scripts import Ending
+from .core.scripts import Ending, withdrawals
 from .core.status import Status
 from .core.tending import Steps
 from .errors import StoreUnavailable
@@ -246,8 +246,8 @@ class AsyncClient(MakesAsyncTargets, Shell):
         if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
             return admission.grant_of(request, waiter.answer)
         # The keeper may be about to claim: the id must not be admitted after this.
-        if request.sent:
-            await self._release((), [Ending(request.line, request.id, unsent=True, may_land=True)])
+        if request.lingers:
+            await self._release((), withdrawals(request))
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[AsyncLease]:
@@ -320,7 +320,8 @@ class AsyncClient(MakesAsyncTargets, Shell):
             raise
         else:
             for (hold, _), ended in zip(held, results, strict=False):
-                if ended in (Ended.LOST, Ended.UNKNOWN):
+                # A lease of an outage may be released before the call that registers it has come: it is not lost.
+                if ended is Ended.LOST or (ended is Ended.UNKNOWN and (hold.epoch or not hold.flags)):
                     hold.runtime.keeper.lose(hold)
 
     # ---- looking and tending -----------------------------------------------------------------------------------

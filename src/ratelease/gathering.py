@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from .core import admission
 from .core.admission import Outer
 from .core.model import Answer, Refusal, Request, Verdict
-from .core.scripts import Ending
+from .core.scripts import Ending, withdrawals
 from .store.hold import Hold
 from .store.runtime import Runtime
 from .store.waiter import Waiter
@@ -150,11 +150,12 @@ class Gathering:
             self._given_up = True
             pending, self._pending = self._pending, {}
             arrivals, self._arrivals = self._arrivals, deque()
+            # Whoever is waiting for the rest has nothing more to wait for.
+            self._wake()
         for waiter in pending:
             self.runtime.keeper.forget(waiter)
             if waiter.request.lingers:
-                line, ids = waiter.request.line, waiter.request.lease_ids
-                endings += [Ending(line, id, unsent=True, may_land=True) for id in ids]
+                endings += withdrawals(waiter.request)
         for arrival in arrivals:
             ended = [hold.end(unsent=True) for hold in arrival] if isinstance(arrival, list) else []
             endings += [ending for ending in ended if ending is not None]

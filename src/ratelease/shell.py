@@ -27,6 +27,7 @@ from .errors import ConfigError
 from .limits import Limits, Pool
 from .names import check_name
 from .settings import settle
+from .store import wire
 from .store.endpoint import forget_parent
 from .store.gate import Place
 from .store.hold import Hold
@@ -292,7 +293,7 @@ class Shell:
     @staticmethod
     def _again(request: Request) -> Request:
         """The same request under another id: the first one's grant was over before its caller could take it."""
-        return replace(request, id=new_id(), sent=0, answered=0, last=None)
+        return replace(request, id=new_id(), sent=0, answered=0, last=None, boarded=False)
 
     def _store_deadline(self, deadline: float) -> float:
         """Until when a call for this request may take, on `time.monotonic()`."""
@@ -370,6 +371,7 @@ class Shell:
 def _forked() -> None:
     checks.forget_parent()
     forget_parent()
+    wire.forget_parent()
     live_keepers.clear()
     for client in list(_clients):
         client._after_fork()  # noqa: SLF001 - our own class

@@ -261,3 +261,20 @@ async def test_without_a_limit_use_is_granted_and_counted_all_the_same(make_limi
     await group.release()
     status = await limiter.status()
     assert {(scope.in_flight, scope.concurrency) for scope in status.scopes} == {(0, None)}
+
+
+@pytest.mark.covers("AD-03")
+async def test_who_waits_for_the_rest_of_a_group_is_told_when_the_group_is_released(make_limiter) -> None:
+    """Another task releases it: the loop over the rest ends, rather than wait for its deadline."""
+    limiter = make_limiter(limits=FOUR)
+    held = await limiter.hold("openai", "gpt-4o", 3)
+    group = await limiter.acquire_many("openai", "gpt-4o", 3, at_least=1, timeout=60)
+
+    async def rest() -> int:
+        return len([lease async for lease in group.rest()])
+
+    waiting = asyncio.create_task(rest())
+    await limiter.until_waiting(2)
+    await group.release()
+    assert await asyncio.wait_for(waiting, 5.0) == 0
+    assert all(lease.valid for lease in held)

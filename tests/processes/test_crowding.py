@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from ratelease import AsyncClient, Client, Config, Lease, Limits
+from ratelease import AsyncClient, AsyncLease, Client, Config, Lease, Limits
 from ratelease.errors import StoreUnavailable
 from ratelease.store import wire
 from ratelease.testing import config
@@ -104,3 +104,48 @@ async def test_a_pool_that_stays_full_is_told_as_such(settings: Config, colour: 
     await (await limiter.acquire("openai", "a-model")).release()
     await limiter.close()
     limiter.callers.end()
+
+
+@pytest.mark.covers("RL-07", "RL-13")
+async def test_a_request_whose_caller_goes_while_it_has_no_connection_leaves_nothing(
+    settings: Config, monkeypatch: pytest.MonkeyPatch, proxy: TcpProxy, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """Its lane has taken it already, so it is sent all the same: it is withdrawn by its id."""
+    monkeypatch.setattr(wire, "CONNECTIONS", 1)
+    limits = {"openai/slow": Limits(concurrency=5), "openai/last": Limits(concurrency=1)}
+    async with AsyncClient(limits=limits, config=settings.replace(attempt_timeout=5.0)) as client:
+        await (await client.acquire("openai", "slow")).release()
+        proxy.delay(0.4)
+        first = asyncio.ensure_future(client.try_acquire("openai", "slow"))
+        await asyncio.sleep(0.1)
+        last = asyncio.ensure_future(client.try_acquire("openai", "last"))
+        await asyncio.sleep(0.1)
+        last.cancel()
+        proxy.passing()
+        lease = await first
+        assert isinstance(lease, AsyncLease)
+        await lease.release()
+        view = StoreView(redis_client, free_namespace)
+        await wait_until_async(lambda: view.in_flight(TOTAL) == 0, timeout=3.0, description="nothing is in use")
+        taken = await client.acquire("openai", "last", timeout=3)
+        await taken.release()
+
+
+@pytest.mark.covers("RL-11")
+async def test_callers_in_line_are_told_when_a_client_closes_while_redis_is_silent(
+    settings: Config, proxy: TcpProxy
+) -> None:
+    """One call is on its way, the others wait for it: none of them waits for ever."""
+    client = AsyncClient(limits=LIMITS, config=settings.replace(attempt_timeout=0.3, store_timeout=20.0))
+    await (await client.acquire("openai", "a-model")).release()
+    proxy.delay(30.0)
+    calls = [asyncio.ensure_future(client.try_acquire("openai", "a-model"))]
+    await asyncio.sleep(0.02)
+    calls += [asyncio.ensure_future(client.try_acquire("openai", "a-model")) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    await client.close()
+    done, pending = await asyncio.wait(calls, timeout=8.0)
+    assert not pending
+    for call in done:
+        call.exception()
+    proxy.passing()

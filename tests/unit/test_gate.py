@@ -216,3 +216,15 @@ def test_counts_out_of_range_are_refused(settings: dict[str, Any], words: list[s
     with pytest.raises(ConfigError) as caught:
         Config(**settings)
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.covers("QU-07")
+def test_one_that_has_left_before_it_hears_that_it_waits_is_not_counted() -> None:
+    """It was granted in between: a place that nobody gives back would be lost for ever."""
+    made = gates(max_waiting=1)
+    (one,) = requests("a")
+    assert made.pass_by([one])
+    made.leave(one)
+    made.parked(one, PARKED)
+    assert is_empty(made)
+    assert made.pass_by(requests("b"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+UNITS = ("tokens", "input_tokens", "output_tokens")
 KEPT = 200
 NEEDED = 20
 MOST_MODELS = 1024
@@ -20,6 +21,7 @@ class Estimates:
 
     def __init__(self, first: int) -> None:
         self._first = first
+        self._unknown = dict.fromkeys(UNITS, first)
         self._seen: dict[tuple[str, str], dict[str, deque[int]]] = {}
         self._known: dict[tuple[str, str], dict[str, int]] = {}
 
@@ -38,8 +40,10 @@ class Estimates:
         """What the next call will probably use of "tokens", "input_tokens" and "output_tokens"; never 0."""
         known = self._known.get((provider, model))
         if known is None:
-            seen = self._seen.get((provider, model), {})
-            known = {unit: self._quantile(seen.get(unit)) for unit in ("tokens", "input_tokens", "output_tokens")}
+            seen = self._seen.get((provider, model))
+            if seen is None:
+                return self._unknown
+            known = {unit: self._quantile(seen.get(unit)) for unit in UNITS}
             self._known[provider, model] = known
         return known
 

@@ -57,7 +57,7 @@ class Request:
 
     `id` is the id of the first lease: a random text for one lease, `<random>.1` for a group. `deadline` is monotonic
     seconds. `sent` counts the times it may have reached the store, `answered` those of which a reply came back;
-    `last` is what the last reply said.
+    `last` is what the last reply said. `boarded`: it is part of a call that may be sent at any moment.
     """
 
     line: Line
@@ -70,11 +70,12 @@ class Request:
     sent: int = 0
     answered: int = 0
     last: Verdict | None = None
+    boarded: bool = False
 
     @property
     def may_land(self) -> bool:
         """Whether a copy of it may still be on its way, so that ending it must leave a tombstone."""
-        return self.sent > self.answered
+        return self.boarded or self.sent > self.answered
 
     @property
     def lingers(self) -> bool:

@@ -61,6 +61,11 @@ class Ending:
         return 2 if self.only_settle else int(self.unsent)
 
 
+def withdrawals(request: Request) -> list[Ending]:
+    """What takes a request back wherever it has got to: waiting under its first id, or granted under each of them."""
+    return [Ending(request.line, id, unsent=True, may_land=True) for id in request.lease_ids]
+
+
 def text(value: Any) -> str:
     """A reply's word as text, whatever it is."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -84,7 +84,7 @@ def read_spec(spec: str) -> ScopeSpec:
 def agreed_spec(own: ScopeSpec, known: Mapping[str, int]) -> ScopeSpec:
     """A scope's limits where the store has told some of them, by dimension ("c", "r60000")."""
     rates = {rate.name: rate for rate in own.rates}
-    for name, limit in known.items():
+    for name, limit in list(known.items()):
         if name in rates:
             rates[name] = replace(rates[name], limit=limit)
         elif name[:1] in _LETTERS and name[1:].isdigit() and int(name[1:]) > 0:

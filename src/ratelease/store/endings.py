@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..core import scripts
 from ..core.model import Line
 from ..core.scripts import Ending
-from ..errors import StoreUnavailable
+from ..errors import StoreCorrupt, StoreUnavailable
 from .log import logger
 
 if TYPE_CHECKING:
@@ -73,16 +73,17 @@ class Endings:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), ENDED_AT_ONCE))]
                 batch = [(ending, until) for ending, until in batch if until > now]
                 try:
-                    await self._send([ending for ending, _ in batch])
-                    pause = 0.05
+                    spoilt = await self._send([ending for ending, _ in batch])
+                    batch = [entry for entry in batch if entry[0] in spoilt]
                 except StoreUnavailable as error:
                     logger.debug("releases wait for the store: %s", error)
-                    self._queue.extend(batch)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, 1.0)
                 except BaseException:
                     self._queue.extend(batch)
                     raise
+                self._queue.extend(batch)
+                pause = min(2 * pause, 1.0) if batch else 0.05
+                if batch:
+                    await asyncio.sleep(pause)
         finally:
             self._running = False
 
@@ -96,12 +97,20 @@ class Endings:
             batch = [self._queue.popleft()[0] for _ in range(min(len(self._queue), ENDED_AT_ONCE))]
             await self._send(batch)
 
-    async def _send(self, endings: Sequence[Ending]) -> None:
+    async def _send(self, endings: Sequence[Ending]) -> list[Ending]:
+        """Send them, path by path; returns those of paths whose keys are spoilt, which must not hold up the others."""
+        spoilt: list[Ending] = []
         runtime = self._keeper.runtime
         by_line: dict[Line, list[Ending]] = defaultdict(list)
         for ending in endings:
             by_line[ending.line].append(ending)
         for line, group in by_line.items():
             call = scripts.release(runtime.session, runtime.keyspace, group)
-            header, _ = scripts.release_answers(await self._keeper.run_script(call))
-            runtime.note(line, header)
+            try:
+                header, _ = scripts.release_answers(await self._keeper.run_script(call))
+            except StoreCorrupt as error:
+                logger.debug("releases wait for a spoilt key: %s", error)
+                spoilt += group
+            else:
+                runtime.note(line, header)
+        return spoilt

@@ -85,6 +85,13 @@ class _Batch:
         self.items = items
         self.deadline = items[0].deadline
         self.line: Line = items[0].payload.line
+        self._board(True)
+
+    def _board(self, boarded: bool) -> None:
+        """Note that the requests may be sent from now on, or no more; between the two the call has no connection."""
+        for item in self.items:
+            if isinstance(item.payload, Request):
+                item.payload.boarded = boarded
 
     def call(self) -> Call:
         """The call for the items."""
@@ -119,10 +126,12 @@ class _Batch:
                 if item.payload.id == id:
                     item.payload.note(result.status)
                 self.runtime.outage.learn(self.line, result)
+        self._board(False)
         self.runtime.note(self.line, head)
 
     def failed(self, error: BaseException) -> None:
         """Hand each item the error, or send the followers again where only the leader's time was over."""
+        self._board(False)
         own = time.monotonic() < self.deadline
         for number, item in enumerate(self.items):
             item.error = error if own or number == 0 else _Again()
@@ -428,6 +437,9 @@ class AsyncExchange:
         finally:
             lane.busy = False
             lane.rest()
+            # Only a pump that was cancelled leaves anybody behind.
+            for item in lane.waiting:
+                _expire(item)
 
     async def close(self) -> None:
         """Let calls in flight end, then close the connections."""

@@ -190,6 +190,9 @@ class Gates:
         """
         with self._lock:
             gate = self._gate(request.line)
+            if request.id not in gate.inside:
+                # It was granted before its caller has heard that it waits, and has left.
+                return
             gate.parked[request.id] = None
             first, gate.last = gate.last is None, answer
             while self._max_waiting is not None and gate.waiting > self._max_waiting:

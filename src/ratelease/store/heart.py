@@ -91,7 +91,7 @@ class Heart:
         outage.stands(standing)
         if back:
             await self._renew_all()
-        await outage.settle()
+        await self._apart(outage.settle())
         outage.back()
         if back and any(hold.flags and not hold.registering for hold in list(self._keeper.holds.values())):
             await self._renew_all()

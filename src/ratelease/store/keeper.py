@@ -119,16 +119,17 @@ class Keeper:
     def restart(self, waiter: Waiter) -> None:
         """Withdraw what the store may know of a request, and go on with it under another id."""
         request = waiter.request
-        old = Ending(request.line, request.id, unsent=True, may_land=True)
+        old, endings = request.id, scripts.withdrawals(request)
         if not waiter.restart(new_id() + (".1" if request.n > 1 else "")):
             return
-        self.waiters.pop(old.id, None)
+        self.waiters.pop(old, None)
         self.waiters[request.id] = waiter
-        self.gates.renamed(request, old.id)
+        self.gates.renamed(request, old)
         # Its caller may have gone in between.
         if waiter.forgotten:
             self.forget(waiter)
-        self.end_later(old)
+        for ending in endings:
+            self.end_later(ending)
 
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""
@@ -157,7 +158,7 @@ class Keeper:
             time.monotonic(),
             self.completed,
             in_flight=len(self.holds),
-            waiting=sum(1 for waiter in list(self.waiters.values()) if waiter.answer is None),
+            waiting=sum(1 for waiter in list(self.waiters.values()) if waiter.answer is None) + self.gates.waiting(),
             lost=self.lost_count,
             average_held=self.busy_seconds / self.completed if self.completed else None,
         )
@@ -186,7 +187,8 @@ class Keeper:
             if hold is not None:
                 hold.end()
         if request.lingers:
-            self.end_later(Ending(request.line, request.id, unsent=True, may_land=True))
+            for ending in scripts.withdrawals(request):
+                self.end_later(ending)
 
     def follow(self, path_name: str, hops: int) -> None:
         """Grant the path that an answer has named as the next in line, after so many hops."""
@@ -319,7 +321,8 @@ class Keeper:
             if ending is not None:
                 self._endings.add(ending)
         for waiter in waiters:
-            self._endings.add(Ending(waiter.request.line, waiter.request.id, unsent=True, may_land=True))
+            for ending in scripts.withdrawals(waiter.request):
+                self._endings.add(ending)
         await self._endings.flush()
         session, keyspace = self.runtime.session, self.runtime.keyspace
         await self.run_script(scripts.beat(session, keyspace, b"", leave=True))

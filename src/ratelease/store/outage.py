@@ -35,7 +35,7 @@ from ..core import scripts
 from ..core.keys import scope_label
 from ..core.model import Answer, Header, Line, Request, Verdict, dimension_label
 from ..core.share import Block, Book, LateCharges, Need, ScopeSpec, Standing, agreed_spec, read_spec, too_large
-from ..errors import StoreUnavailable
+from ..errors import StoreCorrupt, StoreUnavailable
 from .faults import away, only_late
 from .log import logger
 from .runtime import new_id
@@ -51,6 +51,9 @@ LOCAL = frozenset({"local"})
 
 # Admissions by the store that are noted but not counted yet; a heartbeat counts them.
 Noted = tuple[int, Line, str]
+
+# Charges of one path that are on their way, with the id that makes them count once.
+Late = tuple[Line, str, list[tuple[int, str]]]
 
 
 class Outage:
@@ -72,7 +75,8 @@ class Outage:
         self._book = Book()
         self._noted: deque[Noted] = deque()
         self._late = LateCharges()
-        self._unsure: tuple[Line, str, list[tuple[int, str]]] | None = None
+        self._unsure: Late | None = None
+        self._aside: list[Late] = []
         self._taking: dict[str, Request] = {}
         self._queues: dict[str, deque[Waiter]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -328,7 +332,8 @@ class Outage:
         waiter.fail(error)
         request = waiter.request
         if request.lingers:
-            self._runtime.keeper.end_later(scripts.Ending(request.line, request.id, unsent=True, may_land=True))
+            for ending in scripts.withdrawals(request):
+                self._runtime.keeper.end_later(ending)
 
     def _take_over(self) -> None:
         """Let those who wait in the store's queues follow the policy."""
@@ -369,23 +374,42 @@ class Outage:
             self._book.prune(_ms())
 
     async def settle(self) -> None:
-        """Charge in the store what was admitted without it."""
-        runtime = self._runtime
-        while self._unsure is not None or self._late:
-            if self._unsure is None:
-                with self._lock:
-                    taken = self._late.take(BACKDATED_AT_ONCE)
-                if taken is None:
-                    return
-                self._unsure = (taken[0], new_id(), taken[1])
-            unsure = self._unsure
-            line, id, charges = unsure
-            now = _ms()
-            aged = ((max(now - at, 0), costs) for at, costs in charges)
-            call = scripts.backdate(runtime.session, runtime.keyspace, line, id, aged)
-            runtime.note(None, scripts.header(await runtime.keeper.run_script(call)))
-            if self._unsure is unsure:
-                self._unsure = None
+        """
+        Charge in the store what was admitted without it.
+
+        Raises:
+
+            StoreCorrupt: The keys of a path are spoilt: its charges are made at a later heartbeat, the others now.
+        """
+        runtime, corrupt = self._runtime, None
+        again, self._aside = self._aside, []
+        try:
+            while True:
+                if self._unsure is None:
+                    self._unsure = again.pop() if again else self._next_late()
+                unsure = self._unsure
+                if unsure is None:
+                    break
+                line, id, charges = unsure
+                now = _ms()
+                aged = ((max(now - at, 0), costs) for at, costs in charges)
+                call = scripts.backdate(runtime.session, runtime.keyspace, line, id, aged)
+                try:
+                    runtime.note(None, scripts.header(await runtime.keeper.run_script(call)))
+                except StoreCorrupt as error:
+                    corrupt = error
+                    self._aside.append(unsure)
+                if self._unsure is unsure:
+                    self._unsure = None
+        finally:
+            self._aside += again
+        if corrupt is not None:
+            raise corrupt
+
+    def _next_late(self) -> Late | None:
+        with self._lock:
+            taken = self._late.take(BACKDATED_AT_ONCE)
+        return None if taken is None else (taken[0], new_id(), taken[1])
 
     def back(self) -> None:
         """Note that the store answers: from now on it decides, also for those who wait here."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -104,6 +105,9 @@ class _Attempts:
         return None if time.monotonic() + pause >= until else pause
 
 
+_wires: weakref.WeakSet[Wire | AsyncWire] = weakref.WeakSet()
+
+
 class Wire:
     """
     Calls from threads. Connections are kept last in, first out; a full pool makes callers wait, never fail.
@@ -116,10 +120,15 @@ class Wire:
         self.endpoint = endpoint
         self._config = config
         self._hopeful = hopeful
-        self._idle: deque[Any] = deque()
-        self._room = Room(CONNECTIONS)
         self.asked = self.heard = 0.0
         self.closed = False
+        self.begin()
+        _wires.add(self)
+
+    def begin(self) -> None:
+        """Begin without connections."""
+        self._idle: deque[Any] = deque()
+        self._room = Room(CONNECTIONS)
 
     def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
         """
@@ -224,6 +233,12 @@ class Wire:
         self._drop_idle()
 
 
+def forget_parent() -> None:
+    """In a child after fork: the parent's connections are the parent's, and its threads give nothing back here."""
+    for wire in list(_wires):
+        wire.begin()
+
+
 class AsyncWire:
     """The same from one event loop."""
 
@@ -231,11 +246,16 @@ class AsyncWire:
         self.endpoint = endpoint
         self._config = config
         self._hopeful = hopeful
+        self.asked = self.heard = 0.0
+        self.closed = False
+        self.begin()
+        _wires.add(self)
+
+    def begin(self) -> None:
+        """Begin without connections."""
         self._idle: deque[Any] = deque()
         self._room = asyncio.Semaphore(CONNECTIONS)
-        self.asked = self.heard = 0.0
         self._with_loop: AsyncGenerator[None, None] | None = None
-        self.closed = False
 
     async def run(self, call: Call, deadline: float, sent: Callable[[], None] = lambda: None) -> Any:
         """As :meth:`Wire.run`."""
