@@ -50,7 +50,7 @@ local function commit_scope(path, scope, added, dropped)
     chunked('HSET', scope.windows, fields)
   end
   -- At every housekeeping, also by a call that charges nothing: the next one that does may find it just done.
-  if scope.rates[1] and (scope.adopt or #fields > 0 and not scope.counted) then
+  if #fields > 0 and not scope.counted or scope.adopt and scope.counted then
     redis.call('HSET', scope.windows, 'by', scope.in_force)
   end
   if scope.rates[1] and (scope.tend or not scope.counted) then

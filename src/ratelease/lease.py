@@ -121,11 +121,12 @@ class _LeaseBase:
         found = Usage.of(usage)
         if found is not None and not self._hold.ended:
             self._hold.settle(found)
+        ended_before = self._hold.ended
         ending = self._hold.end(unsent=outcome is Outcome.UNSENT)
-        if ending is None:
-            return None
-        self._hold.runtime.keeper.tally.end(outcome)
-        return self._hold, ending
+        # Also where there is nothing to send: the store may never have heard of it.
+        if self._hold.ended and not ended_before:
+            self._hold.runtime.keeper.tally.end(outcome)
+        return None if ending is None else (self._hold, ending)
 
     def _end_later(self, outcome: Outcome) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""

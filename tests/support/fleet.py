@@ -452,7 +452,8 @@ class Fleet:
 
     def _stored_total(self, scope: Scope, rate: Figure) -> int:
         """The sum over the slots that still count, and whether <rate>:n agrees with all slots there are."""
-        fields = {name.decode(): int(value) for name, value in self.store.client.hgetall(scope.windows).items()}
+        found = self.store.client.hgetall(scope.windows)
+        fields = {name.decode(): int(value) for name, value in found.items() if name != b"by"}
         prefix, width = f"{rate.name}:", (rate.window + 59) // 60
         if f"{prefix}n" not in fields:
             return 0
