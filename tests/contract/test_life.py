@@ -22,7 +22,9 @@ ONE = {SCOPE: Limits(concurrency=1)}
 async def test_the_loop_runs_on_while_a_paused_server_blocks_every_call(make_server, free_namespace) -> None:
     """Acquire, try, group, release and status hang on a server that is stopped: the loop never stalls with them."""
     server = make_server()
-    settings = config(url=server.url, namespace=free_namespace, attempt_timeout=0.3, store_timeout=0.8)
+    settings = config(
+        url=server.url, namespace=free_namespace, attempt_timeout=0.3, store_timeout=0.8, on_unavailable="closed"
+    )
     async with AsyncClient(config=settings, limits={SCOPE: Limits(concurrency=9)}) as client:
         held = await client.acquire("openai", "gpt-4o")
         server.pause()

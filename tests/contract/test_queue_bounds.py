@@ -314,10 +314,10 @@ async def test_who_stands_behind_what_the_store_never_answers_is_told_so(make_li
         await until_standing(limiter, standing)
     with pytest.raises(StoreUnavailable, match="answered none of the 1 requests"):
         await tasks[2]
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 2.0
     ended = await asyncio.gather(*tasks[:2], return_exceptions=True)
     assert [type(each) for each in ended] == [StoreUnavailable] * 2
-    assert time.monotonic() - began < 2.6
+    assert time.monotonic() - began < 4.5
     await until_idle(limiter)
 
 
