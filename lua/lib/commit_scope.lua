@@ -46,9 +46,7 @@ local function commit_scope(path, scope, added, dropped)
     for slot = 0, 127 do dead[#dead + 1] = name .. ':' .. slot end
   end
   if #dead > 0 then chunked('HDEL', scope.windows, dead) end
-  if #fields > 0 then
-    chunked('HSET', scope.windows, fields)
-  end
+  if #fields > 0 then chunked('HSET', scope.windows, fields) end
   -- At every housekeeping, also by a call that charges nothing: the next one that does may find it just done.
   if #fields > 0 and not scope.counted or scope.adopt and scope.counted then
     redis.call('HSET', scope.windows, 'by', scope.in_force)

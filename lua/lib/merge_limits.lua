@@ -11,8 +11,8 @@ local function merge_limits(agreed, override)
       words[name] = word .. (guard or '')
     end
   end
-  local merged = {words.c, words.c and words.h or nil}
-  if words.h and not words.c then merged[1] = words.h end
+  local merged = {words.c}
+  if words.h then merged[#merged + 1] = words.h end
   for _, name in ipairs(order) do
     local window = tonumber(string.match(name, '^%l(%d+)$'))
     if window then

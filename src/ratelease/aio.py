@@ -340,7 +340,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
 
     async def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
         """As :meth:`ratelease.Client.reset`."""
-        return await self._perform(self._resetting(provider, model, all))
+        return await self._perform(self._tending.reset(provider, model, everything=all))
 
     @property
     def operator(self) -> AsyncOperator:

@@ -83,7 +83,7 @@ def _truth(value: object) -> bool:
 truth = PlainValidator(_truth)
 
 
-def seconds_of(value: object) -> object:
+def plain_seconds(value: object) -> object:
     """A timedelta as seconds; anything else as it is."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 

@@ -399,7 +399,7 @@ class Client(MakesTargets, Shell):
         Leases, waiters and what operators have set stay, unless `all` is given. Keys of ours that hold a wrong type are
         removed. Returns the number of keys removed.
         """
-        return self._perform(self._resetting(provider, model, all))
+        return self._perform(self._tending.reset(provider, model, everything=all))
 
     @property
     def operator(self) -> Operator:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
-from .checks import Checked, is_number, number, one_of, seconds_of, shown, truth, whole
+from .checks import Checked, is_number, number, one_of, plain_seconds, shown, truth, whole
 from .errors import ConfigError
 from .limits import HIGHEST_LIMIT
 from .names import check_name
@@ -168,7 +168,7 @@ class Config(Checked, frozen=True):
         low, high = RANGES[str(info.field_name)]
         if info.data.get("relaxed") and low:
             low = 0.001
-        seconds = seconds_of(value)
+        seconds = plain_seconds(value)
         if not is_number(seconds, low, high):
             raise ValueError(f"must be {low:g} to {high:g} seconds, not {shown(value)}")
         return seconds  # type: ignore[return-value]

@@ -52,7 +52,12 @@ class Gathering:
         self._pending: dict[Waiter, None] = {}
         # Re-entrant: a finaliser may give up while this very thread is in here.
         self._lock = threading.RLock()
+        self._begin()
         self._waiters = [self._expect(request) for request in requests]
+
+    def _begin(self) -> None:
+        """Make what the owner waits on. Nothing is expected yet."""
+        raise NotImplementedError
 
     def _wake(self) -> None:
         """Let the owner look at the arrivals again. Called from any thread, under the lock."""
@@ -165,17 +170,8 @@ class Gathering:
 class SyncGathering(Gathering):
     """A gathering for threads."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        requests: Sequence[Request],
-        least: int,
-        started: float,
-        place: str,
-        queued: Callable[[Answer], None],
-    ) -> None:
+    def _begin(self) -> None:
         self._news = Wake()
-        super().__init__(runtime, requests, least, started, place, queued)
 
     def _wake(self) -> None:
         self._news.set()
@@ -202,18 +198,9 @@ class SyncGathering(Gathering):
 class AsyncGathering(Gathering):
     """A gathering for one event loop."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        requests: Sequence[Request],
-        least: int,
-        started: float,
-        place: str,
-        queued: Callable[[Answer], None],
-    ) -> None:
+    def _begin(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        super().__init__(runtime, requests, least, started, place, queued)
 
     def _wake(self) -> None:
         if not self._loop.is_closed():

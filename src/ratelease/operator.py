@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from .config import Config
 from .core.instances import Instance
@@ -26,6 +26,8 @@ from .store.perform import perform, perform_async
 from .store.wire import AsyncWire, Wire
 
 LONGEST_PAUSE = 31 * 86_400.0
+
+T = TypeVar("T")
 
 
 class _Verbs:
@@ -96,13 +98,6 @@ class _Verbs:
 
         return steps()
 
-    def _reset(self, provider: str | None, model: str | None, everything: bool, reason: str) -> Steps[int]:
-        if provider is None and model is not None:
-            raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
-        owner = None if provider is None else check_name(provider, "provider").casefold()
-        name = None if model is None else check_name(model, "model").casefold()
-        return self._tending.reset(owner, name, everything=everything, who=self._who, reason=reason)
-
 
 def _settled(config: Config | None, url: str | None, namespace: str | None, wire: object) -> Config:
     """The settings of a client whose connections are shared; else those that environment and file complete."""
@@ -144,15 +139,15 @@ class Operator(_Verbs):
 
     def status(self) -> Status:
         """What is in use, what waits, what is set and paused. One call per path, so not one moment's picture."""
-        return perform(self._wire, self._tending.status(), self._config.store_timeout)
+        return self._do(self._tending.status())
 
     def instances(self) -> list[Instance]:
         """The clients that are alive now, in all processes."""
-        return perform(self._wire, self._tending.instances(), self._config.store_timeout)
+        return self._do(self._tending.instances())
 
     def journal(self) -> tuple[Deed, ...]:
         """What operators did, the newest first; the last 200."""
-        return perform(self._wire, self._tending.journal(), self._config.store_timeout)
+        return self._do(self._tending.journal())
 
     def set_limits(
         self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
@@ -167,7 +162,7 @@ class Operator(_Verbs):
 
             ConfigError: `limits` has no figure, or a name cannot be one.
         """
-        return perform(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
+        return self._do(self._set(provider, model, limits, reason))
 
     def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> Figures:
         """
@@ -175,17 +170,17 @@ class Operator(_Verbs):
 
         The next source holds again at once. Returns what is still set.
         """
-        return perform(self._wire, self._unset(provider, model, figures, reason), self._config.store_timeout)
+        return self._do(self._unset(provider, model, figures, reason))
 
     def pause(
         self, provider: str, model: str | None = None, *, seconds: Seconds | None = None, reason: str = ""
     ) -> None:
         """Let nobody send on a scope for so many seconds, or until :meth:`resume`. What runs goes on."""
-        perform(self._wire, self._pause(provider, model, seconds, reason), self._config.store_timeout)
+        self._do(self._pause(provider, model, seconds, reason))
 
     def resume(self, provider: str, model: str | None = None, *, reason: str = "") -> None:
         """End the pause of a scope in all processes."""
-        perform(self._wire, self._configure(provider, model, "resume", "", reason), self._config.store_timeout)
+        self._do(self._configure(provider, model, "resume", "", reason))
 
     def reset(
         self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
@@ -196,7 +191,10 @@ class Operator(_Verbs):
         Leases, waiters and what is set stay, unless `all` is given. Keys of ours that hold a wrong type are removed.
         Returns the number of keys removed.
         """
-        return perform(self._wire, self._reset(provider, model, all, reason), self._config.store_timeout)
+        return self._do(self._tending.reset(provider, model, everything=all, who=self._who, reason=reason))
+
+    def _do(self, steps: Steps[T]) -> T:
+        return perform(self._wire, steps, self._config.store_timeout)
 
     def close(self) -> None:
         """Close the connections; those of a client stay."""
@@ -232,44 +230,45 @@ class AsyncOperator(_Verbs):
 
     async def status(self) -> Status:
         """As :meth:`Operator.status`."""
-        return await perform_async(self._wire, self._tending.status(), self._config.store_timeout)
+        return await self._do(self._tending.status())
 
     async def instances(self) -> list[Instance]:
         """As :meth:`Operator.instances`."""
-        return await perform_async(self._wire, self._tending.instances(), self._config.store_timeout)
+        return await self._do(self._tending.instances())
 
     async def journal(self) -> tuple[Deed, ...]:
         """As :meth:`Operator.journal`."""
-        return await perform_async(self._wire, self._tending.journal(), self._config.store_timeout)
+        return await self._do(self._tending.journal())
 
     async def set_limits(
         self, provider: str, model: str | None = None, limits: Limits | None = None, *, reason: str = ""
     ) -> Figures:
         """As :meth:`Operator.set_limits`."""
-        return await perform_async(self._wire, self._set(provider, model, limits, reason), self._config.store_timeout)
+        return await self._do(self._set(provider, model, limits, reason))
 
     async def unset_limits(self, provider: str, model: str | None = None, *figures: str, reason: str = "") -> Figures:
         """As :meth:`Operator.unset_limits`."""
-        return await perform_async(
-            self._wire, self._unset(provider, model, figures, reason), self._config.store_timeout
-        )
+        return await self._do(self._unset(provider, model, figures, reason))
 
     async def pause(
         self, provider: str, model: str | None = None, *, seconds: Seconds | None = None, reason: str = ""
     ) -> None:
         """As :meth:`Operator.pause`."""
-        await perform_async(self._wire, self._pause(provider, model, seconds, reason), self._config.store_timeout)
+        await self._do(self._pause(provider, model, seconds, reason))
 
     async def resume(self, provider: str, model: str | None = None, *, reason: str = "") -> None:
         """As :meth:`Operator.resume`."""
         steps = self._configure(provider, model, "resume", "", reason)
-        await perform_async(self._wire, steps, self._config.store_timeout)
+        await self._do(steps)
 
     async def reset(
         self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
     ) -> int:
         """As :meth:`Operator.reset`."""
-        return await perform_async(self._wire, self._reset(provider, model, all, reason), self._config.store_timeout)
+        return await self._do(self._tending.reset(provider, model, everything=all, who=self._who, reason=reason))
+
+    async def _do(self, steps: Steps[T]) -> T:
+        return await perform_async(self._wire, steps, self._config.store_timeout)
 
     async def close(self) -> None:
         """Close the connections; those of a client stay."""

@@ -43,6 +43,8 @@ MOST_SPELLINGS = 4096
 # How much longer than its deadline a caller may be kept, in seconds: to withdraw, or to be told that it cannot be.
 GRACE = 0.2
 
+TOKENS_TWICE = "tokens is the total: give either tokens, or input_tokens and output_tokens"
+
 Seconds = float | timedelta
 
 # The leases that the current context has entered: each with the task or thread that entered it.
@@ -66,11 +68,10 @@ def _all_text(*names: object) -> bool:
 
 def seconds_of(value: object, what: str) -> float:
     """A length of time as float seconds; ConfigError for what is none."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value) or value < 0:
-        raise ConfigError(f"{what} must be seconds from 0 (math.inf waits for ever) or a timedelta, not {value!r}")
-    return float(value)
+    seconds = checks.plain_seconds(value)
+    if not checks.is_number(seconds, 0, math.inf):
+        raise ConfigError(f"{what} must be seconds from 0 (math.inf waits for ever) or a timedelta, not {seconds!r}")
+    return float(seconds)  # type: ignore[arg-type]
 
 
 def _count(value: object, what: str, low: int, high: int) -> int:
@@ -281,7 +282,7 @@ class Shell:
         given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
         counts = {unit: _count(n, unit, 0, HIGHEST_TOKENS) for unit, n in given.items() if n is not None}
         if "tokens" in counts and len(counts) > 1:
-            raise ConfigError("tokens is the total: give either tokens, or input_tokens and output_tokens")
+            raise ConfigError(TOKENS_TWICE)
         if len(counts) == 2:
             counts["tokens"] = counts["input_tokens"] + counts["output_tokens"]
         learned = self._rt.estimates.of(line.provider, line.model)
@@ -359,13 +360,6 @@ class Shell:
             )
 
         return steps()
-
-    def _resetting(self, provider: str | None, model: str | None, everything: bool) -> Steps[int]:
-        if provider is None and model is not None:
-            raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
-        owner = None if provider is None else check_name(provider, "provider").casefold()
-        name = None if model is None else check_name(model, "model").casefold()
-        return self._tending.reset(owner, name, everything=everything)
 
 
 def _forked() -> None:

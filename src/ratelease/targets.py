@@ -9,7 +9,7 @@ from typing import Any, Concatenate
 from .core.model import HIGHEST_WEIGHT
 from .core.usage import HIGHEST_TOKENS, Usage
 from .errors import ConfigError
-from .shell import Seconds, Shell, _count, seconds_of
+from .shell import TOKENS_TWICE, Seconds, Shell, _count, seconds_of
 from .store.log import logger
 
 # Tokens of one call: a number, or a function of the arguments that the call's own function gets.
@@ -74,7 +74,7 @@ class TargetBase:
             elif estimate is not None and not callable(estimate):
                 check(_count, estimate, name, 0, HIGHEST_TOKENS)
         if self._estimates["tokens"] is not None and sum(each is not None for each in self._estimates.values()) > 1:
-            faults.append("tokens is the total: give either tokens, or input_tokens and output_tokens")
+            faults.append(TOKENS_TWICE)
         if self._usage is not None and (not callable(self._usage) or inspect.iscoroutinefunction(self._usage)):
             faults.append(f"usage must be a plain function of the result, not {self._usage!r}")
         if faults:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import StoreCorrupt
+from ..errors import ConfigError, StoreCorrupt
+from ..names import check_name
 from . import scripts
 from .instances import Instance, decode_profile
 from .journal import Deed, pack_deed, read_deed
@@ -159,7 +160,17 @@ class Tending:
     def reset(
         self, provider: str | None, model: str | None, *, everything: bool, who: str = "", reason: str = ""
     ) -> Steps[int]:
-        """Clear the windows and pauses of a model, a provider with its models, or the namespace."""
+        """
+        Clear the windows and pauses of a model, a provider with its models, or the namespace.
+
+        Raises:
+
+            ConfigError: A name cannot be one, or a model has no provider. Nothing was sent.
+        """
+        if provider is None and model is not None:
+            raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
+        provider = None if provider is None else check_name(provider, "provider").casefold()
+        model = None if model is None else check_name(model, "model").casefold()
         try:
             lines = yield from self.lines()
         except StoreCorrupt:

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from ..core import scripts
@@ -137,6 +137,12 @@ class _Batch:
             item.error = error if own or number == 0 else _Again()
 
 
+def _batches(runtime: Runtime, payloads: Sequence[Request | Ending], deadline: float) -> Iterator[_Batch]:
+    """Payloads that go by no lane, in calls of a bearable size; each is made when the one before has been sent."""
+    for at in range(0, len(payloads), LARGEST_BATCH):
+        yield _Batch(runtime, [_Item(payload, deadline) for payload in payloads[at : at + LARGEST_BATCH]])
+
+
 class _Lane:
     __slots__ = ("busy", "lock", "waiting")
 
@@ -225,23 +231,20 @@ class Exchange:
 
     def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
         """Send requests of one line together, in their order; no newcomer comes between."""
-        answers: list[Answer] = []
-        for at in range(0, len(requests), LARGEST_BATCH):
-            batch = _Batch(self._runtime, [_Item(request, deadline) for request in requests[at : at + LARGEST_BATCH]])
-            batch.answered(self.wire.run(batch.call(), deadline, batch.sent))
-            answers += [item.result for item in batch.items]
-        return answers
+        return self._send_all(requests, deadline)
 
     def release_all(self, endings: Sequence[Ending], deadline: float) -> list[Ended]:
         """End leases and withdraw waiters of one line: one by the lane, several together."""
         if len(endings) == 1:
             return [self._submit(scripts.RELEASE, endings[0], deadline)]
-        ended: list[Ended] = []
-        for at in range(0, len(endings), LARGEST_BATCH):
-            batch = _Batch(self._runtime, [_Item(ending, deadline) for ending in endings[at : at + LARGEST_BATCH]])
+        return self._send_all(endings, deadline)
+
+    def _send_all(self, payloads: Sequence[Request | Ending], deadline: float) -> list[Any]:
+        results: list[Any] = []
+        for batch in _batches(self._runtime, payloads, deadline):
             batch.answered(self.wire.run(batch.call(), deadline, batch.sent))
-            ended += [item.result for item in batch.items]
-        return ended
+            results += [item.result for item in batch.items]
+        return results
 
     def _lane(self, script: str, line: Line) -> _Lane:
         key = (script, line.path.name)
@@ -365,23 +368,20 @@ class AsyncExchange:
 
     async def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
         """As :meth:`Exchange.acquire_all`."""
-        answers: list[Answer] = []
-        for at in range(0, len(requests), LARGEST_BATCH):
-            batch = _Batch(self._runtime, [_Item(request, deadline) for request in requests[at : at + LARGEST_BATCH]])
-            batch.answered(await self.wire.run(batch.call(), deadline, batch.sent))
-            answers += [item.result for item in batch.items]
-        return answers
+        return await self._send_all(requests, deadline)
 
     async def release_all(self, endings: Sequence[Ending], deadline: float) -> list[Ended]:
         """As :meth:`Exchange.release_all`."""
         if len(endings) == 1:
             return [await self._submit(scripts.RELEASE, endings[0], deadline)]
-        ended: list[Ended] = []
-        for at in range(0, len(endings), LARGEST_BATCH):
-            batch = _Batch(self._runtime, [_Item(ending, deadline) for ending in endings[at : at + LARGEST_BATCH]])
+        return await self._send_all(endings, deadline)
+
+    async def _send_all(self, payloads: Sequence[Request | Ending], deadline: float) -> list[Any]:
+        results: list[Any] = []
+        for batch in _batches(self._runtime, payloads, deadline):
             batch.answered(await self.wire.run(batch.call(), deadline, batch.sent))
-            ended += [item.result for item in batch.items]
-        return ended
+            results += [item.result for item in batch.items]
+        return results
 
     async def _submit(self, script: str, payload: Request | Ending, deadline: float) -> Any:
         loop = asyncio.get_running_loop()

@@ -152,13 +152,17 @@ class Keeper:
         self.last_completed = time.time()
         return True
 
+    def waiting(self) -> int:
+        """How many requests wait: at the gates, in the store's queues, for an answer."""
+        return self.gates.waiting() + sum(waiter.answer is None for waiter in list(self.waiters.values()))
+
     def stats(self) -> Stats:
         """What the client has done so far."""
         return self.tally.stats(
             time.monotonic(),
             self.completed,
             in_flight=len(self.holds),
-            waiting=sum(1 for waiter in list(self.waiters.values()) if waiter.answer is None) + self.gates.waiting(),
+            waiting=self.waiting(),
             lost=self.lost_count,
             average_held=self.busy_seconds / self.completed if self.completed else None,
         )

@@ -195,7 +195,7 @@ class Runtime:
             started_at=self.started_at,
             models=models,
             active=sum(models.values()),
-            waiting=keeper.gates.waiting() + sum(waiter.answer is None for waiter in list(keeper.waiters.values())),
+            waiting=keeper.waiting(),
             average_latency=keeper.busy_seconds / keeper.completed if keeper.completed else None,
             last_completed=keeper.last_completed,
             lost=keeper.lost_count,
