@@ -45,7 +45,8 @@ class Ending:
     One lease to end or only to settle, or waiter to withdraw.
 
     `unsent`: its charges return. `may_land`: its acquire may yet arrive, so a tombstone must stay. `usage`: what the
-    call has really used, as scripts read it. `only_settle`: the lease stays.
+    call has really used, as scripts read it. `only_settle`: the lease stays. `lesson`: what the fleet learns from how
+    its call went, see :func:`ratelease.core.feedback.lesson`.
     """
 
     line: Line
@@ -54,11 +55,12 @@ class Ending:
     may_land: bool = False
     usage: str = ""
     only_settle: bool = False
+    lesson: str = ""
 
     @property
-    def how(self) -> int:
-        """As release.lua is told: 0 end, 1 unsent, 2 only settle."""
-        return 2 if self.only_settle else int(self.unsent)
+    def how(self) -> str:
+        """As release.lua is told: 0 end, 1 unsent, 2 only settle, or the lesson of an end."""
+        return "2" if self.only_settle else "1" if self.unsent else self.lesson or "0"
 
 
 def withdrawals(request: Request) -> list[Ending]:
