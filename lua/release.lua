@@ -4,7 +4,7 @@
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire
 --       then four values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
---       settle it), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
+--       settle it, or the lesson of its end), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
 --       what it has really used ("t800", '' if that is not known)
 -- Returns header as acquire, then a status a lease:
 --       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
@@ -29,7 +29,7 @@ local RELEASED, LOST, WITHDRAWN, UNKNOWN = 1, 2, 3, 4
 local path = open_path()
 if path.refusal then return path.refusal end
 
-local END, UNSENT, SETTLE = '0', '1', '2'
+local UNSENT, SETTLE = '1', '2'
 local ids, how, may_land, usage = {}, {}, {}, {}
 for at = 10 + #path.specs, #ARGV, 4 do
   ids[#ids + 1] = ARGV[at]
@@ -70,7 +70,7 @@ for i, id in ipairs(ids) do
       drop_lease(path, id, kept, alive)
     end
     statuses[i] = alive and RELEASED or LOST
-    if alive and how[i] == END then
+    if alive and how[i] ~= UNSENT and how[i] ~= SETTLE then
       local lasted = math.max(path.now - kept.at, 0)
       hold, timed = hold and 0.8 * hold + 0.2 * lasted or lasted, true
     end

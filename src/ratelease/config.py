@@ -26,6 +26,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "store_timeout": (0.05, 300.0),
     "attempt_timeout": (0.05, 60.0),
     "max_hold": (1.0, math.inf),
+    "max_pause": (0.0, 86_400.0),
+    "quota_pause": (1.0, 86_400.0),
     "stream_idle": (0.0, math.inf),
     "default_timeout": (0.0, math.inf),
 }
@@ -102,6 +104,10 @@ class Config(Checked, frozen=True):
 
         max_hold: A lease held longer is no longer renewed.
 
+        max_pause: The longest that a provider may make the fleet pause, up to a day (300).
+
+        quota_pause: How long nobody calls a provider whose account is empty, before one call tries again (600).
+
         stream_idle: A wrapped stream without activity for this long is reported, once.
 
         headroom: The part of each rate that is used where its limits do not say, 0.1 to 1.
@@ -148,6 +154,8 @@ class Config(Checked, frozen=True):
     store_timeout: float = 10.0
     attempt_timeout: float = 1.0
     max_hold: float = 3600.0
+    max_pause: float = 300.0
+    quota_pause: float = 600.0
     stream_idle: float = 600.0
     headroom: Annotated[float, number(0.1, 1.0)] = 1.0
     default_tokens: Annotated[int, whole(1, HIGHEST_LIMIT)] = 1000

@@ -11,13 +11,15 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
+from .core.feedback import Feedback, feedback_of
 from .core.model import Outcome
 from .core.scripts import Ending
 from .core.usage import Usage
+from .providers import classify
 from .shell import held_here
 from .store.hold import Hold
 from .store.log import logger
-from .streams import AsyncLeasedStream, LeasedStream, outcome_of
+from .streams import AsyncLeasedStream, LeasedStream, feedback_on
 
 # What ends leases: these holds by these endings, and further endings that nobody waits for.
 ReleaseNow = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], None]
@@ -116,25 +118,28 @@ class _LeaseBase:
         elif self._hold.settle(found) and not self._hold.ended:
             self._hold.runtime.keeper.settle_soon(self._hold)
 
-    def end(self, outcome: Outcome, usage: object = None) -> tuple[Hold, Ending] | None:
+    def end(self, feedback: Feedback, usage: object = None, *, clean: bool = True) -> tuple[Hold, Ending] | None:
         """What releasing it sends; None if it has ended, or was handed to a stream or another process."""
         found = Usage.of(usage)
         if found is not None and not self._hold.ended:
             self._hold.settle(found)
         ended_before = self._hold.ended
-        ending = self._hold.end(unsent=outcome is Outcome.UNSENT)
+        ending = self._hold.end(
+            unsent=feedback.outcome is Outcome.UNSENT, lesson=self._hold.lesson(feedback, clean=clean)
+        )
         # Also where there is nothing to send: the store may never have heard of it.
         if self._hold.ended and not ended_before:
-            self._hold.runtime.keeper.tally.end(outcome)
+            self._hold.runtime.keeper.tally.end(feedback.outcome)
         return None if ending is None else (self._hold, ending)
 
-    def _end_later(self, outcome: Outcome) -> None:
+    def _end_later(self, feedback: Feedback) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""
         hold = self._hold
         if not hold.runtime.dead:
             hold.end()
             hold.ended = True
-            hold.runtime.keeper.end_later(hold.ending(unsent=outcome is Outcome.UNSENT))
+            unsent = feedback.outcome is Outcome.UNSENT
+            hold.runtime.keeper.end_later(hold.ending(unsent=unsent, lesson=hold.lesson(feedback, clean=True)))
 
     def drop(self) -> None:
         """Note that nobody has the lease any more. A finaliser may call this anywhere, in any thread."""
@@ -151,32 +156,48 @@ class Lease(_LeaseBase):
     """
     The right to have one call in flight. A context manager: leaving it releases.
 
-    Leaving by an exception releases as well: cancellation and interrupts as `cancelled`, TimeoutError as `timeout`,
-    anything else as `error`. A lease that is neither entered nor released is released when it is garbage-collected,
-    with a warning that says where it was acquired.
+    Leaving by an exception releases as well, with what :func:`ratelease.classify` makes of it: an answer of the
+    provider teaches the fleet, an error of one's own teaches nothing. A lease that is neither entered nor released is
+    released when it is garbage-collected, with a warning that says where it was acquired.
     """
 
     def __init__(self, hold: Hold, release: ReleaseNow) -> None:
         super().__init__(hold)
         self._release = release
 
-    def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
+    def release(self, outcome: Outcome | Feedback = Outcome.OK, usage: object = None, *, clean: bool = True) -> None:
         """
         Give the slot back. Only the first call does anything; it never raises for the store's sake.
 
         Args:
 
-            outcome: How the call ended. UNSENT returns everything the lease charged: the call never left this host.
+            outcome: How the call ended, or all that the provider has said of it, see :func:`ratelease.classify`. What
+                the provider did wrong, the whole fleet learns by this. UNSENT returns everything the lease charged:
+                the call never left this host.
 
             usage: What it has really used, if that is known, as in :meth:`settle`. One round trip for both.
+
+            clean: False if the call has succeeded only after a failure that was tried again: such a success does not
+                count as a sign that the provider has capacity to spare.
         """
+        feedback = feedback_of(outcome)
         try:
-            ended = self.end(outcome, usage)
+            ended = self.end(feedback, usage, clean=clean)
             if ended is not None:
                 self._release([ended], [])
         except BaseException:
-            self._end_later(outcome)
+            self._end_later(feedback)
             raise
+
+    def fail(self, error: object) -> Feedback:
+        """
+        Give the slot back and let the fleet know what went wrong: an exception, or a response of the provider.
+
+        Returns what :func:`ratelease.classify` makes of it.
+        """
+        feedback = classify(error)
+        self.release(feedback)
+        return feedback
 
     def wrap_stream(self, stream: Any) -> LeasedStream:
         """
@@ -198,7 +219,7 @@ class Lease(_LeaseBase):
             self.left()
         finally:
             if not self.taken:
-                self.release(outcome_of(error))
+                self.release(feedback_on(error))
 
 
 class AsyncLease(_LeaseBase):
@@ -208,11 +229,19 @@ class AsyncLease(_LeaseBase):
         super().__init__(hold)
         self._release = release
 
-    async def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
+    async def release(
+        self, outcome: Outcome | Feedback = Outcome.OK, usage: object = None, *, clean: bool = True
+    ) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        ended = self.end(outcome, usage)
+        ended = self.end(feedback_of(outcome), usage, clean=clean)
         if ended is not None:
             await self._release([ended], [])
+
+    async def fail(self, error: object) -> Feedback:
+        """As :meth:`Lease.fail`."""
+        feedback = classify(error)
+        await self.release(feedback)
+        return feedback
 
     def wrap_stream(self, stream: Any) -> AsyncLeasedStream:
         """As :meth:`Lease.wrap_stream`, for an async iterable."""
@@ -230,7 +259,7 @@ class AsyncLease(_LeaseBase):
             self.left()
         finally:
             if not self.taken:
-                await self.release(outcome_of(error))
+                await self.release(feedback_on(error))
 
 
 AnyLease = TypeVar("AnyLease", Lease, AsyncLease)
@@ -302,12 +331,12 @@ class Group(_GroupBase[Lease]):
             self._leases.append(lease)
             yield lease
 
-    def release(self, outcome: Outcome = Outcome.OK) -> None:
+    def release(self, outcome: Outcome | Feedback = Outcome.OK) -> None:
         """Release every lease of the group, and ask for no more. One round trip."""
-        self._end(self._leases, outcome)
+        self._end(self._leases, feedback_of(outcome))
 
-    def _end(self, leases: Sequence[Lease], outcome: Outcome) -> None:
-        ended = [pair for lease in leases if (pair := lease.end(outcome)) is not None]
+    def _end(self, leases: Sequence[Lease], feedback: Feedback) -> None:
+        ended = [pair for lease in leases if (pair := lease.end(feedback)) is not None]
         self._release(ended, self._give_up())
 
     def __enter__(self) -> Self:
@@ -318,7 +347,7 @@ class Group(_GroupBase[Lease]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(self._left_all(), outcome_of(error))
+        self._end(self._left_all(), feedback_on(error))
 
 
 class AsyncGroup(_GroupBase[AsyncLease]):
@@ -342,12 +371,12 @@ class AsyncGroup(_GroupBase[AsyncLease]):
             self._leases.append(lease)
             yield lease
 
-    async def release(self, outcome: Outcome = Outcome.OK) -> None:
+    async def release(self, outcome: Outcome | Feedback = Outcome.OK) -> None:
         """As :meth:`Group.release`."""
-        await self._end(self._leases, outcome)
+        await self._end(self._leases, feedback_of(outcome))
 
-    async def _end(self, leases: Sequence[AsyncLease], outcome: Outcome) -> None:
-        ended = [pair for lease in leases if (pair := lease.end(outcome)) is not None]
+    async def _end(self, leases: Sequence[AsyncLease], feedback: Feedback) -> None:
+        ended = [pair for lease in leases if (pair := lease.end(feedback)) is not None]
         await self._release(ended, self._give_up())
 
     async def __aenter__(self) -> Self:
@@ -358,4 +387,4 @@ class AsyncGroup(_GroupBase[AsyncLease]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end(self._left_all(), outcome_of(error))
+        await self._end(self._left_all(), feedback_on(error))

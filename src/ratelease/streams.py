@@ -1,25 +1,21 @@
-"""Streams that hold a lease until they end, and how a call ended that ended by an exception."""
+"""Streams that hold a lease until they end."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .core.model import Outcome
+from .core.feedback import FINE, Feedback
+from .providers import classify
 
 if TYPE_CHECKING:
     from .lease import AsyncLease, Lease
 
 
-def outcome_of(error: BaseException | None) -> Outcome:
-    """How a call ended that left its `with` by this exception."""
-    if error is None:
-        return Outcome.OK
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
-        return Outcome.CANCELLED
-    return Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
+def feedback_on(error: BaseException | None) -> Feedback:
+    """How a call went that left its `with` by this exception, or by none."""
+    return FINE if error is None else classify(error)
 
 
 class _StreamBase:
@@ -60,7 +56,7 @@ class LeasedStream(_StreamBase):
             self._lease.release()
             raise
         except BaseException as error:
-            self._lease.release(outcome_of(error))
+            self._lease.release(feedback_on(error))
             raise
         self._active()
         return item
@@ -80,7 +76,7 @@ class LeasedStream(_StreamBase):
             if enter is not None:
                 enter(self._stream)
         except BaseException as error:
-            self._lease.release(outcome_of(error))
+            self._lease.release(feedback_on(error))
             raise
         return self
 
@@ -94,7 +90,7 @@ class LeasedStream(_StreamBase):
             self.close()
             return None
         finally:
-            self._lease.release(outcome_of(error))
+            self._lease.release(feedback_on(error))
 
 
 class AsyncLeasedStream(_StreamBase):
@@ -114,7 +110,7 @@ class AsyncLeasedStream(_StreamBase):
             await self._lease.release()
             raise
         except BaseException as error:
-            await self._lease.release(outcome_of(error))
+            await self._lease.release(feedback_on(error))
             raise
         self._active()
         return item
@@ -142,7 +138,7 @@ class AsyncLeasedStream(_StreamBase):
             if enter is not None:
                 await enter(self._stream)
         except BaseException as error:
-            await self._lease.release(outcome_of(error))
+            await self._lease.release(feedback_on(error))
             raise
         return self
 
@@ -156,4 +152,4 @@ class AsyncLeasedStream(_StreamBase):
             await self.aclose()
             return None
         finally:
-            await self._lease.release(outcome_of(error))
+            await self._lease.release(feedback_on(error))

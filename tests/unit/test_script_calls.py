@@ -69,9 +69,9 @@ def test_a_batch_repeats_the_last_arguments(session: Session) -> None:
     endings = [Ending(LINE, "a"), Ending(LINE, "b", unsent=True, may_land=True)]
     endings.append(Ending(LINE, "c", usage="t9", only_settle=True))
     assert scripts.release(session, KEYSPACE, endings).arguments[12:] == [
-        *("a", 0, 0, ""),
-        *("b", 1, 1, ""),
-        *("c", 2, 0, "t9"),
+        *("a", "0", 0, ""),
+        *("b", "1", 1, ""),
+        *("c", "2", 0, "t9"),
     ]
     held = [Held("a", 1, 999, "r1"), Held("b", 2, 998, "r1t9")]
     call = scripts.renew(session, KEYSPACE, LINE, held, "epoch-0")

@@ -87,7 +87,9 @@ def grant_of(request: Request, answer: Answer) -> Grant:
     """The leases that an answer grants. They end a TTL after the call was sent, not after it was answered."""
     if answer.flags:
         return Grant(request, 0, math.inf, "", answer.flags)
-    return Grant(request, answer.at, answer.header.deadline(answer.sent), answer.header.epoch)
+    return Grant(
+        request, answer.at, answer.header.deadline(answer.sent), answer.header.epoch, watched=bool(answer.position)
+    )
 
 
 def _where(line: Line, answer: Answer) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import ConfigError
 from .model import Outcome
 from .plain import Plain
 
@@ -68,11 +69,30 @@ class Feedback(Plain):
         return self.outcome in _RETRYABLE and not self.terminal
 
 
+FINE = Feedback(Outcome.OK)
+
+
+def feedback_of(outcome: Outcome | Feedback) -> Feedback:
+    """
+    An outcome with nothing more said of it, or what was said.
+
+    Raises:
+
+        ConfigError: It is neither.
+    """
+    if isinstance(outcome, Outcome):
+        return Feedback(outcome)
+    if not isinstance(outcome, Feedback):
+        raise ConfigError(f"outcome must be an Outcome or a Feedback, not {outcome!r:.80}")
+    return outcome
+
+
 def lesson(feedback: Feedback, longest_pause: float) -> str:
     """
     As release.lua and report.lua read it: "t,2000,r" is throttled, with a pause of 2000 ms, by a rate of requests.
 
-    '' where there is nothing to learn. A pause is never longer than `longest_pause` seconds, -1 where none is asked for.
+    '' where there is nothing to learn. A pause is never longer than `longest_pause` seconds; -1 says that none is asked
+    for.
     """
     letter = LESSONS.get(feedback.outcome, "")
     if not letter or feedback.outcome is Outcome.OK:

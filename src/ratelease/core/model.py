@@ -108,6 +108,7 @@ class Grant:
     Leases that were granted: `at` in the server's ms, `deadline` on the holder's monotonic clock.
 
     `flags` names the policy that has granted them without the store; then there is neither `at` nor epoch nor end.
+    `watched`: the store wants to know if their calls end well.
     """
 
     request: Request
@@ -115,6 +116,7 @@ class Grant:
     deadline: float
     epoch: str
     flags: frozenset[str] = frozenset()
+    watched: bool = False
 
 
 Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "withdrawn"]

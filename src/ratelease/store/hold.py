@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.admission import Outer
-from ..core.model import Grant, Held, Line, Request, usage_text
+from ..core.feedback import Feedback, lesson
+from ..core.model import Grant, Held, Line, Outcome, Request, usage_text
 from ..core.scripts import Ending
 from ..core.usage import Usage
 from .log import logger
@@ -36,7 +37,8 @@ class Hold:
 
     `deadline` moves with every renewal that was confirmed, counted from before it was sent: once it has passed, the
     slot may be somebody else's. `epoch` is the store's when it was last confirmed. `owner` gives the lease object,
-    while somebody has it. `usage` is what its call has really used, once that is known.
+    while somebody has it. `usage` is what its call has really used, once that is known. `watched`: the store wants to
+    know if its call ends well.
 
     A lease that was admitted while the store was away has `flags`; it has neither epoch nor end until the store knows
     it, which may be as soon as its `registering` is set.
@@ -57,6 +59,7 @@ class Hold:
     registering: bool = False
     stream_since: float | None = None
     flags: frozenset[str] = frozenset()
+    watched: bool = False
     usage: str = ""
     owner: Callable[[], Any] = lambda: None
 
@@ -65,7 +68,17 @@ class Hold:
         """The holds of everything that was granted together."""
         return [
             cls(
-                runtime, grant.request, id, grant.at, grant.deadline, grant.epoch, now, waited, place, flags=grant.flags
+                runtime,
+                grant.request,
+                id,
+                grant.at,
+                grant.deadline,
+                grant.epoch,
+                now,
+                waited,
+                place,
+                flags=grant.flags,
+                watched=grant.watched,
             )
             for id in grant.request.lease_ids
         ]
@@ -97,7 +110,7 @@ class Hold:
         """As release needs it to settle a lease that stays."""
         return Ending(self.line, self.id, usage=self.usage, only_settle=True)
 
-    def end(self, *, unsent: bool = False) -> Ending | None:
+    def end(self, *, unsent: bool = False, lesson: str = "") -> Ending | None:
         """
         Take it from the keeper; what is to be sent. None if it has ended before, is another process's, or if the store
         has never heard of it.
@@ -107,7 +120,7 @@ class Hold:
         self.ended = True
         if self.flags and not self.registering:
             return None
-        return self.ending(unsent=unsent)
+        return self.ending(unsent=unsent, lesson=lesson)
 
     def give_up(self) -> list[Ending]:
         """End it for an owner that is gone without releasing it."""
@@ -117,9 +130,20 @@ class Hold:
         logger.warning("a lease was dropped without release; it is released now. Acquired at %s", self.place)
         return [ending] if ending is not None else []
 
-    def ending(self, *, unsent: bool = False) -> Ending:
+    def ending(self, *, unsent: bool = False, lesson: str = "") -> Ending:
         """As release needs it."""
         # The call that registers a lease of an outage may be under way.
         return Ending(
-            self.line, self.id, unsent=unsent, may_land=self.request.may_land or bool(self.flags), usage=self.usage
+            self.line,
+            self.id,
+            unsent=unsent,
+            may_land=self.request.may_land or bool(self.flags),
+            usage=self.usage,
+            lesson=lesson,
         )
+
+    def lesson(self, feedback: Feedback, *, clean: bool) -> str:
+        """What the fleet learns from how its call went. Of a good end only where the store has asked for it."""
+        if feedback.outcome is Outcome.OK and not (clean and self.watched):
+            return ""
+        return lesson(feedback, self.runtime.config.max_pause)
