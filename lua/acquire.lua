@@ -13,6 +13,7 @@
 --             windows    hash   see lib/load_rates
 --             leases     zset   member -> expiry
 --             index      zset   path -> ticket of its head, for paths whose head this scope blocked
+--             learned    hash   what failures have taught, see lib/load_learned
 -- ARGV  1 instance  2 generation (0: give me one)  3 epoch the caller knows ('' none)  4 epoch to begin with
 --       5 lease ttl ms  6 heartbeat ms  7 claim ttl ms  8 path  9 inbox prefix
 --       10.. limits of each scope, see lib/load_scope
@@ -20,7 +21,8 @@
 --       unit in upper case where they are a guess, see lib/estimate_costs
 -- Returns header (9 values, see lib/header; {1, schema} where the store is of a newer schema), then eight values a
 --       request: status  scope  dimension  used  limit  at  position  estimate ms (-1: nobody can know)
---       status 1 granted  2 parked  3 refused  4 impossible  5 tombstoned
+--       status 1 granted (position 1: tell release of a good end as well)  2 parked  3 refused  4 impossible
+--       5 tombstoned
 -- Writes nothing when everything is refused, nobody waits and the caller is known. First write: one that fails at maxmemory where
 --       a new id is admitted, one that does not where ids are only claimed or repeated.
 -- Cost: O(scopes + rates) and O(log n) of leases and waiters a request; a refusal by a rate reads up to 68 slots.
@@ -92,6 +94,14 @@ local function reply(status, block, at, position)
   answer[n + 8] = block and status ~= IMPOSSIBLE and estimate(block, position) or -1
 end
 
+-- Whether some scope learns from how calls end, so that good ends are worth telling.
+local watched = 0
+for _, scope in ipairs(path.scopes) do
+  local learned = scope.learned
+  if scope.adapted or learned and (learned.breaker or learned.quota or learned.failures or learned.episodes
+    or learned.grown) then watched = 1 end
+end
+
 local function hold_again(want, kept)
   for _, lease in ipairs(lease_ids(want.id, want.n)) do
     local held = entry(path, lease)
@@ -102,13 +112,13 @@ local function hold_again(want, kept)
     end
   end
   path.unclaim[want.id], path.claim[want.id] = true, nil
-  reply(GRANTED, nil, kept.at, 0)
+  reply(GRANTED, nil, kept.at, watched)
 end
 
--- What keeps a newcomer from being granted: a limit, or somebody before it.
+-- What keeps a newcomer from being granted: a limit, or somebody before it who could be served.
 local function newcomer_block(want)
-  local block, head = blocked(path, want, math.huge), path.head
-  if not head then return block end
+  local block, head = blocked(path, want, 2 ^ 52), path.head
+  if not head or head.place or block and block.dimension == 'quota' then return block end
   if not head.block then
     return block or {scope = 0, dimension = 'queue', used = 0, limit = 0, at = 0}
   end
@@ -125,10 +135,10 @@ local function admit(want)
   if not block then
     growing = true
     charge(path, want.id, want, 'H', path.now + path.ttl)
-    return reply(GRANTED, nil, path.now, 0)
+    return reply(GRANTED, nil, path.now, watched)
   end
   local too_late = want.wait > 0 and block.timed and block.at > path.now + want.wait
-  if want.wait < 0 or too_late then return reply(REFUSED, block, block.at, waiting) end
+  if want.wait < 0 or too_late or block.dimension == 'quota' then return reply(REFUSED, block, block.at, waiting) end
   growing, parked, waiting = true, true, waiting + 1
   path.sequence = math.max(path.sequence + 1, path.now)
   path.state.sequence = path.sequence

@@ -1,10 +1,10 @@
--- release: end leases of one path, settle what they have used, withdraw waiters, return what was never sent, and hand
--- on what becomes free.
+-- release: end leases of one path, settle what they have used, learn how their calls went, withdraw waiters, return
+-- what was never sent, and hand on what becomes free.
 --
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire
 --       then four values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
---       settle it, or the lesson of its end), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
+--       settle it, or how its call went, see lib/react), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
 --       what it has really used ("t800", '' if that is not known)
 -- Returns header as acquire, then a status a lease:
 --       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
@@ -20,6 +20,7 @@
 --- @include "lib/drop_lease"
 --- @include "lib/uncharge"
 --- @include "lib/settle"
+--- @include "lib/react"
 --- @include "lib/commit"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
@@ -43,7 +44,7 @@ for i, id in ipairs(ids) do
   path.entries[id] = kept or false
   path.recorded = path.recorded or kept
   -- Also where the lease has charged no tokens: a rate may count them by now.
-  if how[i] == UNSENT or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
+  if how[i] == UNSENT or kept and how[i] > '9' or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
 end
 local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 
@@ -59,6 +60,7 @@ for i, id in ipairs(ids) do
   local bury = may_land[i] or path.quiet > path.now
   if kept and kept.state == 'H' then
     local alive = (tonumber(expiries[i]) or 0) > path.now
+    if how[i] > '9' then react(path, how[i], kept.at, id) end
     if alive and how[i] == UNSENT then
       uncharge(path, kept)
     elseif usage[i] ~= '' then

@@ -47,7 +47,7 @@ end
 
 commit_store(path, false)
 if #renewed > 0 then
-  for key = 9, #KEYS, 4 do
+  for key = 9, #KEYS, 5 do
     chunked('ZADD', KEYS[key + 2], renewed)
     redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl)
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end

@@ -11,7 +11,7 @@
 --- @include "lib/open_path"
 --- @include "lib/header"
 --- @include "lib/scope_name"
-local first = 10 + math.floor((#KEYS - 8) / 4)
+local first = 10 + math.floor((#KEYS - 8) / 5)
 local all, removed = ARGV[first] == '1', 0
 local function clear(key, kind, whole)
   local found = redis.call('TYPE', key)['ok']
@@ -35,11 +35,12 @@ for i = 1, #path.specs do
       clear(path.records, 'hash', all)
       clear(path.graves, 'zset', all)
     end
-    local key = 5 + 4 * i
+    local key = 4 + 5 * i
     clear(KEYS[key], 'hash', all)
     clear(KEYS[key + 1], 'hash', true)
     clear(KEYS[key + 2], 'zset', all)
     clear(KEYS[key + 3], 'zset', all)
+    clear(KEYS[key + 4], 'hash', true)
     local name = scope_name(KEYS[key])
     redis.call('HDEL', KEYS[key], 'pause')
     redis.call('HDEL', path.overrides, 'pause:' .. name)

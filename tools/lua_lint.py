@@ -26,7 +26,7 @@ def _set(words: str) -> frozenset[str]:
 # What each library offers that behaves alike on every server, in Lua 5.1 and 5.4.
 LIBRARIES = {
     "redis": _set("call error_reply status_reply"),
-    "math": _set("abs ceil floor fmod huge max min"),
+    "math": _set("abs ceil floor fmod huge log max min"),
     "string": _set("byte char find format gmatch gsub len lower match rep reverse sub upper"),
     "table": _set("concat insert remove sort"),
 }

@@ -8,8 +8,10 @@
 -- Grant the queue from its head for as long as the head fits.
 --
 -- Waiters that gave up or whose process is dead leave the queue, those of a muted instance keep their place and
--- are passed over, and what can never fit is told so. Afterwards path.head is the first waiter that has to go on
--- waiting, with its block; nil if nobody does. At most 128 grants a call: then path.more is set.
+-- are passed over, and what can never fit is told so, as is everybody once the account is empty. Whom only a limit
+-- excludes that is reduced for now, and that nobody else's leaving would let in, keeps its place and is passed over as
+-- well. Afterwards path.head is the first waiter that has to go on waiting, with its block: the first that was passed
+-- over so if there is no other; nil if nobody waits. At most 128 grants a call: then path.more is set.
 local function advance(path)
   load_scopes(path)
   local returned = {}
@@ -18,6 +20,7 @@ local function advance(path)
     if path.enqueue[id] then path.enqueue[id] = nil else path.dequeue[id] = true end
   end
   local from, size, granted = 0, 4, 0
+  local excluded
   while true do
     local page = redis.call('ZRANGE', path.queue, from, from + size - 1, 'WITHSCORES')
     local is_last = #page < 2 * size
@@ -44,20 +47,31 @@ local function advance(path)
       elseif state == 'alive' then
         path.more = granted == 128
         local block = not path.more and blocked(path, waiter, place.ticket) or nil
-        if block or path.more then
+        if block and block.dimension == 'quota' then
+          deliver(path, waiter.instance, '-' .. id)
+          leave(id)
+          path.entries[id], path.dirty[id] = false, true
+        elseif block and block.dimension == 'c' and waiter.n * waiter.weight > block.limit then
+          -- As late in the indexes as there is: nobody stands behind it.
+          excluded = excluded or {id = id, ticket = place.ticket, place = 2 ^ 52 + place.ticket, waiter = waiter, block = block}
+        elseif block or path.more then
           path.head = {id = id, ticket = place.ticket, waiter = waiter, block = block}
           return
+        else
+          granted = granted + 1
+          leave(id)
+          waiter.ticket = place.ticket
+          charge(path, id, waiter, 'G', path.now + path.claim_ttl)
+          path.claim[id] = path.now + path.claim_ttl
+          path.unclaim[id] = nil
+          deliver(path, waiter.instance, '+' .. id)
         end
-        granted = granted + 1
-        leave(id)
-        waiter.ticket = place.ticket
-        charge(path, id, waiter, 'G', path.now + path.claim_ttl)
-        path.claim[id] = path.now + path.claim_ttl
-        path.unclaim[id] = nil
-        deliver(path, waiter.instance, '+' .. id)
       end
     end
-    if is_last then return end
+    if is_last then
+      path.head = excluded
+      return
+    end
     from, size = from + size, 64
   end
 end

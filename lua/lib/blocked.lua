@@ -1,8 +1,9 @@
 --- @include "lib/rate_frees_at"
 --- @include "lib/until_resumed"
+--- @include "lib/breaker_block"
 -- What keeps a request with this ticket from being granted now, or nil where it fits.
 --
--- Of several reasons a pause that only an operator ends is told first; then one that names a time, the latest of them;
+-- Of several reasons an empty account is told first, and a pause that only an operator ends; then one that names a time, the latest of them;
 -- then a full concurrency limit; then that somebody with a lower ticket waits for one of the scopes. A rate or a pause
 -- is met only by time, so `at` is then the earliest moment that a grant is possible.
 local function blocked(path, want, ticket)
@@ -11,14 +12,28 @@ local function blocked(path, want, ticket)
     return {scope = 0, dimension = 'recovery', used = 0, limit = 0, at = path.quiet, timed = true}
   end
   local full, behind, timed
+  local function later(block)
+    if not timed or block.at > timed.at then timed = block end
+  end
   for _, scope in ipairs(path.scopes) do
+    if scope.learned then
+      local quota = breaker_block(path, scope, 'quota')
+      if quota then return quota end
+      local breaker = breaker_block(path, scope, 'breaker')
+      if breaker and breaker.timed then later(breaker) else full = full or breaker end
+      -- Admissions are spread in steps of 50 ms, so that many small gaps do not take a timer each.
+      local slot = math.floor(scope.paced / 50) * 50
+      if (scope.slow or scope.ramp) and slot > path.now then
+        later({scope = scope.number, dimension = 'pace', used = 0, limit = 0, at = slot, timed = true})
+      end
+    end
     if scope.pause > path.now then
       local pause = {scope = scope.number, dimension = 'pause', used = 0, limit = 0, at = scope.pause, timed = true}
       if scope.pause >= until_resumed() then
         pause.at, pause.timed = 0, nil
         return pause
       end
-      if not timed or pause.at > timed.at then timed = pause end
+      later(pause)
     end
     if scope.limit and scope.use + want.n * want.weight > scope.limit then
       full = full or {scope = scope.number, dimension = 'c', used = scope.use, limit = scope.limit, at = 0}
@@ -28,9 +43,7 @@ local function blocked(path, want, ticket)
       local used = rate.total + rate.added
       if need > 0 and used + need > rate.limit then
         local at = rate_frees_at(scope, rate, need)
-        if not timed or at > timed.at then
-          timed = {scope = scope.number, dimension = rate.name, used = used, limit = rate.limit, at = at, timed = true}
-        end
+        later({scope = scope.number, dimension = rate.name, used = used, limit = rate.limit, at = at, timed = true})
       end
     end
     if scope.ahead and scope.ahead_ticket < ticket then

@@ -1,10 +1,20 @@
 --- @include "lib/lease_ids"
 --- @include "lib/members"
+--- @include "lib/pace"
+--- @include "lib/learn"
 -- Take what a request asks for in every scope of the path: leases that end at `expiry`, and its charges.
 local function charge(path, id, want, state, expiry)
   local weight = want.weight
   for _, scope in ipairs(path.scopes) do
     scope.use = scope.use + want.n * weight
+    if scope.slow or scope.ramp then pace(path, scope, id, want) end
+    local adapted = scope.adapted
+    if adapted and scope.use > adapted.peak then adapted.peak, adapted.moved = scope.use, true end
+    -- Whoever passes a breaker that is not closed is its probe.
+    for _, name in ipairs(scope.learned and {'breaker', 'quota'} or {}) do
+      local text = scope.learned[name]
+      if text then learn(scope, name, string.match(text, '^(.* )') .. id) end
+    end
     for _, rate in ipairs(scope.rates) do
       rate.added = rate.added + want.n * (want.charge[rate.unit] or 0)
     end

@@ -37,7 +37,7 @@ local function commit(path, growing)
   for member in pairs(path.dropped) do dropped[#dropped + 1] = member end
   for _, scope in ipairs(path.scopes) do commit_scope(path, scope, added, dropped) end
   if not path.scopes[1] and #dropped > 0 then
-    for key = 11, #KEYS, 4 do chunked('ZREM', KEYS[key], dropped) end
+    for key = 11, #KEYS, 5 do chunked('ZREM', KEYS[key], dropped) end
   end
 
   local queue_changed = false

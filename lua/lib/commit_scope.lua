@@ -1,4 +1,5 @@
 --- @include "lib/chunked"
+--- @include "lib/commit_learned"
 -- Write what was decided for one scope: leases, windows, agreed limits. Growing writes come first.
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
@@ -56,12 +57,14 @@ local function commit_scope(path, scope, added, dropped)
   end
   if scope.adopt then
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
-      'override', scope.override, 'pause', string.format('%.0f', scope.pause), 'in_force', scope.in_force)
+      'override', scope.override, 'pause', string.format('%.0f', scope.paused_by_hand), 'in_force', scope.in_force)
+    if scope.newly_flagged then redis.call('HSET', scope.state, 'learned', '1') end
   end
+  commit_learned(path, scope)
   if scope.refresh and scope.tend then
     redis.call('HSET', scope.state, 'tended', string.format('%.0f %.0f', path.now, path.ttl))
     local lifetime = 2 * math.max(path.ttl, math.floor(scope.longest / 2))
     -- A pause that an operator ends is kept by the overrides; this bounds what the state's copy of it costs.
-    redis.call('PEXPIRE', scope.state, math.max(lifetime, math.min(scope.pause - path.now, 86400000)))
+    redis.call('PEXPIRE', scope.state, math.max(lifetime, math.min(scope.paused_by_hand - path.now, 86400000)))
   end
 end

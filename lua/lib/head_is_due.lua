@@ -6,7 +6,8 @@ local function head_is_due(path, scope)
   local instance, deadline, size, needs = string.match(text or '', '^(%S+) (%d+) ?(%d*) ?(%S*)$')
   if not instance or standing(path, instance) ~= 'alive' then return true end
   if tonumber(deadline) > 0 and tonumber(deadline) <= path.now then return true end
-  if size == '' or scope.pause > path.now or scope.limit and scope.use + tonumber(size) > scope.limit then return false end
+  if size == '' or scope.pause > path.now or (scope.slow or scope.ramp) and scope.paced > path.now + 50
+    or scope.limit and scope.use + tonumber(size) > scope.limit then return false end
   for _, rate in ipairs(scope.rates) do
     local need = tonumber(string.match(needs, rate.unit .. '(%d+)') or 0)
     if need > 0 and rate.total + rate.added + need > rate.limit then return false end

@@ -2,8 +2,8 @@
 -- limits, whatever is in use and however they are reduced.
 local function impossible(path, want)
   for _, scope in ipairs(path.scopes) do
-    if scope.limit and want.n * want.weight > scope.limit then
-      return {scope = scope.number, dimension = 'c', used = want.n * want.weight, limit = scope.limit}
+    if scope.base and want.n * want.weight > scope.base then
+      return {scope = scope.number, dimension = 'c', used = want.n * want.weight, limit = scope.base}
     end
     for _, rate in ipairs(scope.rates) do
       local need = want.n * (want.charge[rate.unit] or 0)

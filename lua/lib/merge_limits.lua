@@ -1,6 +1,9 @@
 -- The limits in force: what the instances agree on, with each figure replaced that an operator has set. A rate of an
 -- operator says no guard where it keeps the one of the instances.
+-- Words on how a scope reacts are no limits.
 local function merge_limits(agreed, override)
+  local words_at = string.find(agreed, ' %u')
+  if words_at then agreed = string.sub(agreed, 1, words_at - 1) end
   if override == '' then return agreed end
   local words, order = {}, {}
   for word in string.gmatch(agreed .. ' ' .. override, '%S+') do

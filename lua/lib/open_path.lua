@@ -11,7 +11,7 @@ local function open_path()
     state = {}, entries = {}, dirty = {}, added = {}, dropped = {}, enqueue = {}, dequeue = {}, claim = {},
     unclaim = {}, bury = {}, mail = {}, alive = {},
   }
-  for k = 0, (#KEYS - 8) / 4 - 1 do path.specs[k + 1] = ARGV[10 + k] end
+  for k = 0, (#KEYS - 8) / 5 - 1 do path.specs[k + 1] = ARGV[10 + k] end
   local own = ':' .. path.instance
   local state = redis.call('HMGET', path.store, 'schema', 'epoch', 'quiet', 'sequence', 'times', 'generation' .. own,
     'mute' .. own)

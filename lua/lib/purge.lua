@@ -14,7 +14,7 @@ local function purge(path)
     end
     if #forget > 0 then redis.call('HDEL', path.records, unpack(forget)) end
   end
-  for key = 15, #KEYS, 4 do redis.call('ZREMRANGEBYSCORE', KEYS[key], '-inf', now) end
+  for key = 16, #KEYS, 5 do redis.call('ZREMRANGEBYSCORE', KEYS[key], '-inf', now) end
   local buried = redis.call('ZRANGEBYSCORE', path.graves, '-inf', now, 'LIMIT', 0, 128)
   if #buried > 0 then
     redis.call('ZREM', path.graves, unpack(buried))

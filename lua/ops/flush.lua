@@ -32,7 +32,7 @@ if arguments[2] then
   prefixes = {base .. 'm:' .. scope .. ':', base .. 'q:m:' .. scope .. ':', base .. 'q:m:' .. scope .. '~'}
   if not arguments[3] then prefixes[4] = base .. 'p:' .. scope .. ':' end
 end
-local kinds = {state = 'hash', windows = 'hash', leases = 'zset', index = 'zset', records = 'hash', graves = 'zset',
+local kinds = {state = 'hash', windows = 'hash', leases = 'zset', index = 'zset', learned = 'hash', records = 'hash', graves = 'zset',
   queue = 'zset', claims = 'zset', store = 'hash', instances = 'zset', paths = 'zset', profiles = 'hash',
   overrides = 'hash', journal = 'list'}
 

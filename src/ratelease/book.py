@@ -35,7 +35,10 @@ def lay(layers: Iterable[tuple[Source, Limits | None]]) -> Resolved:
                 figures[name], sources[name] = value, source
     if not present:
         return Resolved()
-    return Resolved(present[0][1] if len(present) == 1 else Limits.of_figures(figures), sources)
+    if len(present) == 1:
+        return Resolved(present[0][1], sources)
+    strategy = next((limits.strategy for _, limits in present if limits.strategy is not None), None)
+    return Resolved(Limits.of_figures(figures, strategy), sources)
 
 
 class Entries:

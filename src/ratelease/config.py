@@ -13,6 +13,7 @@ from .checks import Checked, is_number, number, one_of, plain_seconds, shown, tr
 from .errors import ConfigError
 from .limits import HIGHEST_LIMIT
 from .names import check_name
+from .strategies import DEFAULT, StrategyField
 
 Unknown = Literal["fallback", "unlimited", "error"]
 OnUnavailable = Literal["local", "closed", "open"]
@@ -134,6 +135,11 @@ class Config(Checked, frozen=True):
 
         redis_options: Further options for redis-py's connections, such as ssl_ca_certs.
 
+        strategy: How scopes react to failures whose limits do not say: as Limits.strategy ("penalty").
+
+        default_pause: Seconds that the fleet pauses after the third 429 in a row for which the provider names no time,
+            0 for not at all. None: 0.8, twice as long each time, up to 120.
+
         relaxed: Allow times below the ranges above. For tests.
 
     Raises:
@@ -165,6 +171,8 @@ class Config(Checked, frozen=True):
     on_unavailable: Annotated[OnUnavailable, one_of("local", "closed", "open")] = "local"
     expected_instances: Annotated[int, whole(1, MOST_INSTANCES)] | None = None
     require_shared: Annotated[bool, truth] = False
+    strategy: StrategyField = DEFAULT
+    default_pause: Annotated[float, number(0, 86_400, " seconds")] | None = None
     env_prefix: Annotated[str, PlainValidator(_check_prefix)] = "RATELEASE_LIMIT_"
     redis_options: Annotated[Mapping[str, Any], PlainValidator(_check_options)] = Field(
         default_factory=dict, repr=False

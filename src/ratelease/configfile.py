@@ -147,7 +147,8 @@ def _entry(key: str, value: object, where: str, tiers: Tiers, faults: list[str])
     if tier is None:
         faults.append(f"{origin}: {shown(name)} is no tier of {key}: known are {', '.join(tables)}")
         return None
-    return Limits.of_figures({**base.figures, **tier.figures})
+    strategy = base.strategy if tier.strategy is None else tier.strategy
+    return Limits.of_figures({**base.figures, **tier.figures}, strategy)
 
 
 def _pool(value: object, where: str, faults: list[str]) -> Pool | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import PlainValidator, model_validator
 
 from .checks import Checked, number, one_of, shown, whole
+from .strategies import Strategy, StrategyField
 
 Unit = Literal["requests", "tokens", "input_tokens", "output_tokens"]
 
@@ -117,6 +118,10 @@ class Limits(Checked, frozen=True):
         guard: Seconds that a charge counts beyond its window, since calls reach the provider later than they are
             granted. 0 to 60; never more than a tenth of the window is used.
 
+        strategy: How the scope reacts to failures of the provider: "penalty", "parallelism", "decrement", "in_flight",
+            "breaker" or "off"; one of :mod:`ratelease.strategies` with its figures; or several together. None:
+            `Config.strategy`.
+
     Raises:
 
         ConfigError: A figure is outside its range or not known, or two rates count the same units over the same
@@ -134,6 +139,7 @@ class Limits(Checked, frozen=True):
     concurrency: Count | None = None
     headroom: Annotated[float, number(0.1, 1.0)] | None = None
     guard: Annotated[float, number(0, 60, " seconds")] = DEFAULT_GUARD
+    strategy: StrategyField = None
 
     @model_validator(mode="after")
     def _one_rate_a_window(self) -> Self:
@@ -168,15 +174,15 @@ class Limits(Checked, frozen=True):
         return figures
 
     @classmethod
-    def of_figures(cls, figures: Mapping[str, float]) -> Limits:
-        """The limits that these :attr:`figures` state."""
+    def of_figures(cls, figures: Mapping[str, float], strategy: tuple[Strategy, ...] | None = None) -> Limits:
+        """The limits that these :attr:`figures` state, with a strategy."""
         given: dict[str, Any] = {name: value for name, value in figures.items() if "/" not in name}
         rates = []
         for name, value in figures.items():
             unit, slash, window = name.partition("/")
             if slash:
                 rates.append(Rate(int(value), per=float(window.removesuffix("s")), of=unit))  # type: ignore[arg-type]
-        return cls(rates=tuple(rates), **given)
+        return cls(rates=tuple(rates), strategy=strategy, **given)
 
 
 def _check_models(value: object) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from support.repository import PACKAGE, SOURCE, imports, python_files, shown
 # The folder or module below ratelease decides; what is named nowhere is a shell.
 LEAVES = {
     "book", "builtin", "checks", "config", "configfile", "environment", "errors", "limits", "names", "settings",
+    "strategies",
 }  # fmt: skip
 OUTER = {"cli", "integrations", "web", "__main__"}
 RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "store": 2, **dict.fromkeys(OUTER, 4)}

@@ -27,7 +27,7 @@ def silent_grant(store: Store) -> tuple[Instance, Instance, Asked, Asked]:
 def charged(store: Store, one: Instance, rate: str) -> list[int]:
     """What a rate has counted in the model, the provider and the total."""
     line = one.line("gpt-4o")
-    return [int(store.client.hget(line.keys[key], f"{rate}:n") or 0) for key in (9, 13, 17)]
+    return [int(store.client.hget(line.keys[key], f"{rate}:n") or 0) for key in (9, 14, 19)]
 
 
 @pytest.mark.covers("LS-11")

@@ -31,7 +31,7 @@ def lose_data(store: Store, clock: DrivenClock) -> None:
 def charges(store: Store, one: Instance) -> list[Any]:
     """What the requests and tokens of the model, and of the provider and the total, have counted."""
     line = one.line("gpt-4o")
-    rates = ((8, "r60000"), (8, "t60000"), (12, "r60000"), (16, "r60000"))
+    rates = ((8, "r60000"), (8, "t60000"), (13, "r60000"), (18, "r60000"))
     return [store.client.hget(line.keys[key], f"{rate}:n") for key, rate in rates]
 
 

@@ -3,6 +3,7 @@
 import functools
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import fakeredis
@@ -20,8 +21,9 @@ from support.store import FOR_EVER, GRANTED, PARKED, REFUSED, TOMBSTONED, Instan
 
 TTL, LONGEST = 15.0, 120.0  # seconds: of a lease, of a window
 LIMITS = {
-    "openai/gpt-4o": Limits(rpm=12, concurrency=3),
+    "openai/gpt-4o": Limits(rpm=12, concurrency=3, strategy=["parallelism", "breaker"]),
     "openai/gpt-mini": Limits(rates=[Rate(90, per=60.0, of="tokens")], concurrency=2),
+    "other/llama": Limits(rates=[Rate(30, per=10.0)], strategy=["penalty", "decrement"]),
     "openai": Limits(concurrency=4, rates=[Rate(40, per=LONGEST)]),
     "total": Limits(concurrency=6),
 }
@@ -73,7 +75,11 @@ KINDS: dict[str, float] = {
     "reset": 1.5,
     "lost": 0.5,
     "set": 2,
+    "report": 3,
 }
+# How calls went: a good deal better than not, or nobody would be granted anything.
+LESSONS = (*[""] * 6, *["o"] * 6, "t,-1,", "t,300,r", "t,-1,c", "v,-1,", "w,-1,", "e,-1,", "q,400,")
+REPORTS = ("o,120", "t,-1,", "t,200,", "t,-1,,150", "w,-1,", "v,100,", "!timeout", "q,300,m")
 SETTINGS = [
     ("set", "c2"),
     ("set", "t60000=40 r1000=3"),
@@ -81,11 +87,15 @@ SETTINGS = [
     ("unset", ""),
     ("pause", "400"),
     ("pause", ""),
+    ("penalize", "rate_limit"),
+    ("forgive", "500"),
+    ("forgive", "0"),
+    ("calm", ""),
     *[("resume", "")] * 4,
 ]
 
 
-def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dict[str, float]) -> None:
+def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dict[str, float]) -> None:  # noqa: C901
     """One random call by one instance, with ids that come again and again."""
     one = pick.choice(instances)
     model, pools = pick.choice(PATHS)
@@ -109,11 +119,17 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
         one.send(asks)
     elif kind == "release":
         ids = [id] + [f"{model}-{pick.randrange(30)}" for _ in range(pick.choice((0, 0, 2)))]
-        one.release_all(line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3)
+        one.release_all(
+            line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3, lesson=pick.choice(LESSONS)
+        )
+    elif kind == "report":
+        with suppress(LookupError):
+            one.report(line, pick.choice(REPORTS), f"report-{number}")
     elif kind == "settle":
         one.settle(line, id, f"t{pick.randrange(60)}", ends=pick.random() < 0.5)
     elif kind == "set":
-        one.store.configure(pick.choice(line.path.scopes), *pick.choice(SETTINGS))
+        with suppress(LookupError):  # not every scope knows every cause
+            one.store.configure(pick.choice(line.path.scopes), *pick.choice(SETTINGS))
     elif kind in ("renew", "lost"):
         costs = costs_of({"requests": 1, "tokens": number})
         held = [Held(each, 1, now, costs) for each in (id, f"{model}-{pick.randrange(30)}")]
@@ -223,7 +239,7 @@ def timeless(script: str, reply: list[Any]) -> list[Any]:
     if script == "configure":
         return [reply[2]]
     if script == "snapshot":
-        return [reply[3], *reply[5:6]]
+        return [reply[3], *reply[6:7]]
     body = reply[9:]
     if script == "acquire":
         body = [value for at, value in enumerate(body) if at % 8 not in (5, 7)]
@@ -266,12 +282,14 @@ def test_an_idle_scope_vanishes_within_twice_its_window_or_ttl(
 def test_no_key_is_left_once_everybody_has_stopped_and_the_longest_ttl_has_passed(
     fake_server: fakeredis.FakeServer, clock: DrivenClock, seed: int
 ) -> None:
-    """Four lease TTLs, or twice the longest window with its guard: nothing of the namespace remains."""
+    """Four lease TTLs, or twice the longest window with its guard: what was learned remains alone, for a week."""
     with fakeredis.FakeRedis(server=fake_server) as client:
         client.flushall()
         run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000), settings=False)
         assert client.dbsize() > 5
         clock.advance(max(4 * TTL, 2 * LONGEST * 1.2))
+        assert {key.rpartition(b":")[2] for key in client.scan_iter(count=1000)} <= {b"learned"}
+        clock.advance(7 * 86_400)
         assert list(client.scan_iter(count=1000)) == []
 
 

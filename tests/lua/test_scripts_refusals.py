@@ -126,5 +126,5 @@ def test_of_a_batch_that_fits_in_part_the_refused_requests_cost_nothing(make_sto
     scopes, _ = one.look("gpt-4o")
     assert [scope.in_flight for scope in scopes] == [2, 2, 2]
     line = one.line("gpt-4o")
-    assert [int(store.client.hget(line.keys[key], "r60000:n")) for key in (9, 13, 17)] == [2, 2, 2]
-    assert [int(store.client.hget(line.keys[key], "t60000:n")) for key in (13, 17)] == [14, 14]
+    assert [int(store.client.hget(line.keys[key], "r60000:n")) for key in (9, 14, 19)] == [2, 2, 2]
+    assert [int(store.client.hget(line.keys[key], "t60000:n")) for key in (14, 19)] == [14, 14]

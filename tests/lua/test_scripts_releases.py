@@ -58,7 +58,7 @@ class Scene:
         client, found = self.store.client, []
         for model in MODELS:
             keys = self.one.line(model).keys
-            for key in range(8, len(keys), 4):
+            for key in range(8, len(keys), 5):
                 alive = client.zrangebyscore(keys[key + 2], f"({self.store.now()}", "+inf", withscores=True)
                 found.append((keys[key], sorted(alive), client.hgetall(keys[key + 1])))
         return found

@@ -134,7 +134,7 @@ class Fleet:
                     head, _, tail = word.partition("=")
                     most, _, guard = tail.partition("+")
                     rates.append(Figure(head[0], int(head[1:]), int(most), int(guard)))
-            self.scopes[name] = Scope(name, limit, rates, *line.keys[8 + 4 * k : 12 + 4 * k])
+            self.scopes[name] = Scope(name, limit, rates, *line.keys[8 + 5 * k : 12 + 5 * k])
         return self.scopes[name]
 
     # ---- what the account says ---------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from ratelease.book import LimitBook
 from ratelease.core import scripts
 from ratelease.core.keys import Keyspace, parse_path
 from ratelease.core.model import Answer, Ended, Header, Held, Line, Request, Verdict, costs_of
+from ratelease.core.reaction import Reaction
 from ratelease.core.scripts import Call, Ending
 from ratelease.core.share import Standing
 from ratelease.core.status import QueueStatus, ScopeStatus, read_snapshot
@@ -126,7 +127,10 @@ class Store:
 
     def configure(self, scope: str, verb: str, what: str = "") -> tuple[str, int]:
         """Act as an operator; returns the figures that are set and the ms until which the scope is paused."""
-        _, _, figures, pause = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry"))
+        reply = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry"))
+        if len(reply) == 2:
+            raise LookupError(f"known causes are {scripts.causes_in(reply[1].decode())}")
+        _, _, figures, pause = reply
         return figures.decode(), pause
 
     def listen(self) -> None:
@@ -160,7 +164,7 @@ class Store:
 
     def leases(self, line: Line, scope: int = 0) -> list[str]:
         """The members of one scope's leases that have not expired."""
-        found = self.client.zrangebyscore(line.keys[8 + 4 * scope + 2], f"({self.now()}", "+inf")
+        found = self.client.zrangebyscore(line.keys[8 + 5 * scope + 2], f"({self.now()}", "+inf")
         return [member.decode() for member in found]
 
     def queue(self, line: Line) -> list[str]:
@@ -228,16 +232,24 @@ class Instance:
         """Ask for one; `options` as of :meth:`request`."""
         return self.send([self.request(model, id, **options)])[0]
 
-    def release(self, model: str | Line, id: str, *, unsent: bool = False, may_land: bool = False) -> Ended:
+    def release(
+        self, model: str | Line, id: str, *, unsent: bool = False, may_land: bool = False, lesson: str = ""
+    ) -> Ended:
         """End one lease, or withdraw one waiter."""
-        return self.release_all(model, [id], unsent=unsent, may_land=may_land)[0]
+        return self.release_all(model, [id], unsent=unsent, may_land=may_land, lesson=lesson)[0]
 
     def release_all(
-        self, model: str | Line, ids: Iterable[str], *, unsent: bool = False, may_land: bool = False
+        self,
+        model: str | Line,
+        ids: Iterable[str],
+        *,
+        unsent: bool = False,
+        may_land: bool = False,
+        lesson: str = "",
     ) -> list[Ended]:
-        """End these in one call."""
+        """End these in one call; `lesson` says how their calls went ("t,2000,r")."""
         line = model if isinstance(model, Line) else self.line(model)
-        endings = [Ending(line, id, unsent, may_land) for id in ids]
+        endings = [Ending(line, id, unsent, may_land, lesson=lesson) for id in ids]
         header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, endings)))
         self._note(header)
         return ended
@@ -279,6 +291,22 @@ class Instance:
         """Charge what was admitted so many ms ago."""
         line = model if isinstance(model, Line) else self.line(model)
         self._note(scripts.header(self._run(scripts.backdate(self.session, self._keyspace, line, id, charges))))
+
+    def report(self, model: str | Line, lesson: str, id: str = "") -> bool:
+        """Say how a call went that had no lease; whether the report was new."""
+        line = model if isinstance(model, Line) else self.line(model)
+        id = id or f"{self.name}-report-{next(self._ids)}"
+        header, new, causes = scripts.reported(
+            self._run(scripts.report(self.session, self._keyspace, line, id, lesson))
+        )
+        if header is None:
+            raise LookupError(f"known causes are {causes}")
+        self._note(header)
+        return new
+
+    def reaction(self, model: str | Line, scope: int = 0) -> Reaction:
+        """What a scope of a path has learned."""
+        return self.look(model)[0][scope].reaction
 
     def look(self, model: str | Line) -> tuple[list[ScopeStatus], QueueStatus | None]:
         """What the store says of a path's scopes and of its queue."""

@@ -20,11 +20,11 @@ class StoreView:
 
     def windows_key(self, scope: int = 0) -> str:
         """The hash of the windows of a scope."""
-        return self._keys[9 + 4 * scope]
+        return self._keys[9 + 5 * scope]
 
     def leases_key(self, scope: int = 0) -> str:
         """The zset of the leases of a scope."""
-        return self._keys[10 + 4 * scope]
+        return self._keys[10 + 5 * scope]
 
     def now(self) -> int:
         """The server's clock in ms."""

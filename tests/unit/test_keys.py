@@ -104,7 +104,7 @@ def test_all_keys_of_a_path_share_one_hash_tag() -> None:
     keyspace = Keyspace("Team A")
     keys = keyspace.path_keys(make_path("openai", "gpt-4o", ("big",), None)) + keyspace.instance_keys
     assert {re.match(r"rl:(\{[^}]*\}):", key)[1] for key in keys} == {"{team%20a}"}  # type: ignore[index]
-    assert len(set(keys)) == 8 + 4 * 4 + 1
+    assert len(set(keys)) == 8 + 5 * 4 + 1
 
 
 def test_namespaces_share_no_key() -> None:

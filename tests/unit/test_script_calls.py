@@ -7,6 +7,7 @@ import pytest
 from ratelease.core import scripts
 from ratelease.core.keys import Keyspace, make_path
 from ratelease.core.model import UNTIL_RESUMED, Answer, Ended, Held, Line, Request, Verdict, costs_of
+from ratelease.core.reaction import Event, Reaction
 from ratelease.core.scripts import Ending
 from ratelease.core.session import Session
 from ratelease.core.status import read_snapshot
@@ -165,20 +166,25 @@ def test_costs_are_one_word(charges: dict[str, int], costs: str) -> None:
 
 def test_a_snapshot_is_read_scope_by_scope() -> None:
     """Use, limits and rates of each scope, and the queue of the path."""
+    nothing = (-1, -1, b"0.0000", b"", b"", b"", b"", b"", b"")
     reply = [
-        *(0, 1_000_000, b"e", 3, 2500, 3),
-        *(42, b"c4", b"c8 r60000=500+250", b"c8", 0, 7, 1, 1, b"r60000", 120, 500),
-        *(-1, b"none", b"none", b"", 1_005_000, 7, 0, 0),
-        *(42, b"none", b"none", b"", UNTIL_RESUMED, 9, 0, 0),
+        *(0, 1_000_000, b"e", 3, 2500, 900, 3),
+        *(42, b"c4", b"c8 r60000=500+250", b"c8", 0, 7, 1),
+        *(4, 8, b"1.0000", b"", b"", b"", b"", b"999000 t 8 4 r;nonsense", b"120;80"),
+        *(1, b"r60000", 120, 500),
+        *(-1, b"none", b"none", b"", 1_005_000, 7, 0, *nothing, 0),
+        *(42, b"none", b"none", b"", UNTIL_RESUMED, 9, 0, *nothing, 0),
     ]
     scopes, queue = read_snapshot(PATH, reply)
     assert [(each.scope, each.in_flight, each.concurrency, each.waiting_paths) for each in scopes] == [
-        ("openai/gpt-4o", 7, 8, 1),
+        ("openai/gpt-4o", 7, 4, 1),
         ("openai", 7, None, 0),
         ("total", 9, None, 0),
     ]
     assert [(each.paused, each.resumes_in) for each in scopes] == [(False, None), (True, 5.0), (True, None)]
     assert scopes[0].overrides == {"concurrency": 8}
+    event = Event(999.0, "429 rate limit error", 8, 4, "requests")
+    assert scopes[0].reaction == Reaction(4, 8, 1.0, events=(event,), responses=(0.12, 0.08))
     rate = scopes[0].rates[0]
     assert (rate.dimension, rate.used, rate.limit, rate.remaining) == ("requests/60s", 120, 500, 380)
     assert queue is not None

@@ -23,7 +23,8 @@ LESSONS: dict[Outcome, str] = {
     Outcome.QUOTA: "q",
 }
 
-_DIMENSIONS: dict[str, str] = {
+# One letter for what was exceeded.
+EXCEEDED: dict[str, str] = {
     "requests": "r",
     "tokens": "t",
     "input_tokens": "i",
@@ -99,4 +100,4 @@ def lesson(feedback: Feedback, longest_pause: float) -> str:
         return letter
     wait = feedback.retry_after
     pause = -1 if wait is None else round(min(max(wait, 0.0), longest_pause) * 1000)
-    return f"{letter},{pause},{_DIMENSIONS.get(feedback.dimension or '', '')}"
+    return f"{letter},{pause},{EXCEEDED.get(feedback.dimension or '', '')}"

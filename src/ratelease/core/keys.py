@@ -2,7 +2,7 @@
 The only place that spells a key, a scope, a path or a hash tag.
 
     rl:{<namespace>}:store | instances | paths | profiles | overrides | journal   of the namespace
-    rl:{<namespace>}:<scope>:state | windows | leases | index        of a scope
+    rl:{<namespace>}:<scope>:state | windows | leases | index | learned   of a scope
     rl:{<namespace>}:<model scope>:records | graves                  of a model
     rl:{<namespace>}:q:<path>:queue | claims                         of a path
     rl:{<namespace>}:inbox:<instance>                                channel of a process
@@ -113,7 +113,8 @@ class Keyspace:
 
     def scope_keys(self, scope: str) -> list[str]:
         """KEYS of configure.lua."""
-        return [f"{self.base}store", self.overrides, f"{self.base}{scope}:state", self.journal]
+        own = f"{self.base}{scope}:"
+        return [f"{self.base}store", self.overrides, f"{own}state", self.journal, f"{own}learned"]
 
     def path_keys(self, path: Path) -> list[str]:
         """KEYS of every script that works on a path, in the order of acquire.lua's header."""
@@ -121,5 +122,5 @@ class Keyspace:
         keys = [self.base + kind for kind in ("store", "instances", "paths")]
         keys += [f"{queue}:queue", f"{queue}:claims", f"{model}:records", f"{model}:graves", self.overrides]
         for scope in path.scopes:
-            keys += [f"{self.base}{scope}:{kind}" for kind in ("state", "windows", "leases", "index")]
+            keys += [f"{self.base}{scope}:{kind}" for kind in ("state", "windows", "leases", "index", "learned")]
         return keys

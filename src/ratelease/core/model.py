@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..limits import SHORT_FORMS, UNITS, Limits, per_mille, rate_label
+from ..strategies import DEFAULT, Strategy, strategy_words
 from .keys import Path
 from .plain import Plain
 
@@ -227,9 +228,10 @@ class Held:
     costs: str
 
 
-def spec_of(limits: Limits | None, headroom: float = 1.0) -> str:
+def spec_of(limits: Limits | None, headroom: float = 1.0, strategy: tuple[Strategy, ...] = DEFAULT) -> str:
     """
-    Limits as scripts read them: "c8 h700 r60000=500+250", "none", or "-" for no opinion.
+    Limits as scripts read them: "c8 h700 r60000=500+250", "none", or "-" for no opinion; behind them how the scope
+    reacts to failures, `strategy` where the limits do not say, unless that is the default.
 
     The headroom, in thousandths and only where it is below 1, scales the rates when they are read: what is stated
     stays as it is.
@@ -243,7 +245,11 @@ def spec_of(limits: Limits | None, headroom: float = 1.0) -> str:
     for rate in limits.windows:
         guard = min(round(limits.guard * 1000), rate.window_ms // 10)
         parts.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}+{guard}")
-    return " ".join(parts) or "none"
+    if limits.strategy is not None:
+        strategy = limits.strategy
+    elif not parts:
+        strategy = DEFAULT
+    return (" ".join(parts) or "none") + strategy_words(strategy)
 
 
 def overrides_of(limits: Limits) -> str:

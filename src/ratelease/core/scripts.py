@@ -16,18 +16,19 @@ HEADER_VALUES = 9
 ANSWER_VALUES = 8
 SCHEMA = 1
 
-ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, SNAPSHOT, RESET, CONFIGURE = (
+ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, SNAPSHOT, RESET, CONFIGURE = (
     "acquire",
     "release",
     "grant",
     "renew",
     "beat",
     "backdate",
+    "report",
     "snapshot",
     "reset",
     "configure",
 )
-SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, SNAPSHOT, RESET, CONFIGURE)
+SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, SNAPSHOT, RESET, CONFIGURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,29 @@ def beat_answer(reply: Any) -> tuple[Header, Standing]:
 def backdate(session: Session, keyspace: Keyspace, line: Line, id: str, charges: Iterable[tuple[int, str]]) -> Call:
     """Charge a line's rates for what was admitted so many ms ago. The same id again charges nothing more."""
     return _path_call(BACKDATE, session, keyspace, line, [id, *(word for charge in charges for word in charge)])
+
+
+def report(session: Session, keyspace: Keyspace, line: Line, id: str, lesson: str) -> Call:
+    """Say how a call went that had no lease. The same id again changes nothing."""
+    return _path_call(REPORT, session, keyspace, line, (id, lesson))
+
+
+def reported(reply: Any) -> tuple[Header | None, bool, tuple[str, ...]]:
+    """
+    Whether the report was new, with the header; the causes that are known, where it named another one.
+
+    Raises:
+
+        StoreUnavailable: As :func:`header`.
+    """
+    if isinstance(reply, list) and len(reply) == 2 and reply[0] == 2:
+        return None, False, causes_in(text(reply[1]))
+    return header(reply), reply[HEADER_VALUES] == 1, ()
+
+
+def causes_in(words: str) -> tuple[str, ...]:
+    """The causes that a penalty knows, of its word: "10000,30000,rate_limit=2000,…"."""
+    return tuple(word.partition("=")[0] for word in words.split(",") if "=" in word)
 
 
 def foreign_line(keyspace: Keyspace, path: Path) -> Line:

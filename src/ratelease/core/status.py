@@ -10,6 +10,7 @@ from .instances import Instance
 from .keys import Path, scope_label
 from .model import UNTIL_RESUMED, Figures, dimension_label, figures_of
 from .plain import Plain
+from .reaction import Reaction, read_reaction
 from .scripts import header, text
 
 
@@ -32,9 +33,9 @@ class ScopeStatus(Plain):
     """
     One scope. `concurrency` is None where there is no limit; `in_flight` is counted all the same.
 
-    `key` is the part of its Redis keys that names it. `resumes_in`: seconds that a pause still lasts, None with
-    `paused` until somebody resumes. `overrides`: what an operator has set. `agreed`: what holds without
-    it, by the instance of that `generation` (-1: none).
+    `key` is the part of its Redis keys that names it. `concurrency` is what holds now, reduced as `reaction` tells.
+    `resumes_in`: seconds that a pause still lasts, None with `paused` until somebody resumes. `overrides`: what an
+    operator has set. `agreed`: what holds without it, by the instance of that `generation` (-1: none).
     """
 
     scope: str
@@ -48,6 +49,7 @@ class ScopeStatus(Plain):
     overrides: Figures = field(default_factory=dict)
     agreed: Figures = field(default_factory=dict)
     generation: int = -1
+    reaction: Reaction = field(default_factory=Reaction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +128,17 @@ def disagreements(scopes: Iterable[ScopeStatus], instances: Iterable[Instance]) 
     )
 
 
-def _concurrency(spec: str) -> int | None:
-    limit = figures_of(spec).get("concurrency")
-    return None if limit is None else int(limit)
-
-
 def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatus | None]:
     """What snapshot.lua says of one path."""
     if not isinstance(reply, list) or not reply or reply[0] != 0:
         header(reply)
-    _, now, _, waiting, head_waited, _ = reply[:6]
-    at, scopes = 6, []
+    _, now, _, waiting, head_waited, _, _ = reply[:7]
+    at, scopes = 7, []
     for scope in path.scopes:
-        generation, agreed, in_force, override, pause, use, waiting_paths, rates = reply[at : at + 8]
-        at += 8
+        generation, agreed, _, override, pause, use, waiting_paths = reply[at : at + 7]
+        reaction = read_reaction(reply[at + 7 : at + 16], now)
+        limit, rates = reply[at + 7], reply[at + 16]
+        at += 17
         found = []
         for _ in range(rates):
             name, used, most = reply[at : at + 3]
@@ -150,7 +149,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 scope=scope_label(scope),
                 key=scope,
                 in_flight=use,
-                concurrency=_concurrency(text(in_force)),
+                concurrency=limit if limit >= 0 else None,
                 rates=tuple(found),
                 waiting_paths=waiting_paths,
                 paused=pause > now,
@@ -158,6 +157,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 overrides=figures_of(text(override)),
                 agreed=figures_of(text(agreed)),
                 generation=generation,
+                reaction=reaction,
             )
         )
     queue = None

@@ -19,6 +19,7 @@ from ..core.keys import Keyspace, Path, credential_label, make_path, scope_label
 from ..core.model import Header, Line, spec_of
 from ..core.session import Session
 from ..errors import ConfigError
+from ..strategies import DEFAULT
 from .endpoint import Endpoint
 from .log import logger
 
@@ -115,7 +116,8 @@ class Runtime:
         limits = [found.limits, *(self.book.pool(pool) for pool in everything)]
         limits += [self.book.provider(provider), self.book.total]
         keys = tuple(self.keyspace.path_keys(path))
-        specs = tuple(spec_of(entry, self.config.headroom) for entry in limits)
+        strategy = DEFAULT if self.config.strategy is None else self.config.strategy
+        specs = tuple(spec_of(entry, self.config.headroom, strategy) for entry in limits)
         return Line(path, keys, specs, provider, model)
 
     def _warn_of_fallback(self, name: str) -> None:

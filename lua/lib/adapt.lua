@@ -1,0 +1,44 @@
+-- The limit of strategy "parallelism" now: what was learned, with the steps that were due since.
+--
+-- A step is due after every interval without a failure. Below the base it goes up by time alone. Above the base it takes
+-- evidence from the interval: a clean success, and four fifths of the limit in use at some time. An interval in which
+-- nothing ran takes it back to the base. The evidence that was kept is of the interval that began at `at`; of those
+-- after it nobody has called.
+local function adapt(path, scope, word)
+  local learned, adapted = scope.learned, scope.adapted
+  if not adapted then
+    local low, base, high, throttled, timeout, failed, grow, interval, flags =
+      string.match(word, '^(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%l*)$')
+    adapted = {low = tonumber(low), base = scope.base or tonumber(base), interval = tonumber(interval),
+      grow = tonumber(grow) / 1000, t = throttled / 1000, w = timeout / 1000, e = failed / 1000, flags = flags}
+    adapted.high = math.max(tonumber(high), adapted.base)
+    adapted.low = math.min(adapted.low, adapted.base)
+    local current, at, peak, clean, streak =
+      string.match(learned.parallel or '', '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
+    adapted.current, adapted.at = tonumber(current) or adapted.base, tonumber(at) or path.now
+    adapted.peak, adapted.clean = tonumber(peak) or 0, tonumber(clean) or 0
+    adapted.streak = tonumber(streak) or 0
+    scope.base, scope.adapted = adapted.base, adapted
+  end
+  local before = adapted.at
+  while path.now >= adapted.at + adapted.interval do
+    adapted.at = adapted.at + adapted.interval
+    local step = math.max(adapted.current * adapted.grow, 1)
+    if adapted.current < adapted.base then
+      adapted.current = math.min(adapted.current + step, adapted.base)
+    elseif adapted.peak == 0 and scope.use == 0 then
+      adapted.current = math.min(adapted.current, adapted.base)
+    elseif string.find(adapted.flags, 'p', 1, true) and adapted.clean > 0
+      and adapted.peak >= 0.8 * math.floor(adapted.current) then
+      adapted.current = math.min(adapted.current + step, adapted.high)
+    end
+    adapted.peak, adapted.clean = 0, 0
+    if adapted.current == adapted.base then
+      adapted.at = path.now - (path.now - adapted.at) % adapted.interval
+    end
+  end
+  if adapted.at ~= before then
+    adapted.peak, adapted.moved = scope.use, true
+  end
+  return math.max(math.floor(adapted.current), adapted.low)
+end

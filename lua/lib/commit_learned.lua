@@ -1,0 +1,56 @@
+-- Write what a scope has learned, and tell everybody if its limit has changed. `history` is what has happened, the newest
+-- 100: "<ms> <letter or cause> <limit before> <after> <what was exceeded>;…"; `responses` the ms that calls took. It is kept for a week after the last
+-- change. The scope's state says whether there is anything to look at (`learned` 1): once all has passed, admissions
+-- look no more.
+local function commit_learned(path, scope)
+  local learned = scope.learned
+  -- A scope that nobody here knows has no state that could say so.
+  if not learned or scope.unknown then return end
+  local adapted, week = scope.adapted, 604800000
+  if adapted and adapted.moved then
+    learned.parallel = string.format('%.4f %.0f %.0f %.0f %.0f', adapted.current, adapted.at, adapted.peak,
+      adapted.clean, adapted.streak)
+    learned.changed.parallel = learned.parallel
+  end
+  if (path.reacted or scope.tend) and scope.limit and scope.base then
+    local shown = tonumber(learned.shown) or scope.base
+    if shown ~= scope.limit then
+      local name = string.match(scope.learned_key, '}:(.*):learned$')
+      local reason = scope.lessons and string.match(scope.lessons[#scope.lessons], '^%d+ (%S+)') or 'recovery'
+      redis.call('PUBLISH', path.inbox .. 'everyone', string.format('%s %.0f %.0f %s', name, shown, scope.limit, reason))
+      learned.changed.shown = scope.limit ~= scope.base and string.format('%.0f', scope.limit) or false
+    end
+  end
+  local fields, gone = {}, {}
+  for name, value in pairs(learned.changed) do
+    if value then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    else
+      gone[#gone + 1] = name
+    end
+  end
+  for name, news in pairs({history = scope.lessons, responses = scope.response and {scope.response}}) do
+    local entries = {}
+    for entry in string.gmatch(redis.call('HGET', scope.learned_key, name) or '', '[^;]+') do
+      entries[#entries + 1] = entry
+    end
+    for _, entry in ipairs(news) do entries[#entries + 1] = entry end
+    while #entries > 100 do table.remove(entries, 1) end
+    fields[#fields + 1] = name
+    fields[#fields + 1] = table.concat(entries, ';')
+  end
+  if #fields > 0 then redis.call('HSET', scope.learned_key, unpack(fields)) end
+  if #gone > 0 then redis.call('HDEL', scope.learned_key, unpack(gone)) end
+  if #fields > 0 then redis.call('PEXPIRE', scope.learned_key, week) end
+  local function passed(text, lifetime)
+    local at = string.match(text or '', ' (%d+)$')
+    return not at or path.now - tonumber(at) > lifetime
+  end
+  local resting = scope.penalty == 0 and not learned.reduced and not learned.breaker and not learned.quota
+    and not learned.failures and scope.paced <= path.now and scope.pause + 1000 <= path.now
+    and passed(learned.episodes, 30000) and passed(learned.grown, 600000)
+  if resting == scope.flagged and (#fields > 0 or #gone > 0 or scope.tend) then
+    redis.call('HSET', scope.state, 'learned', resting and '0' or '1')
+  end
+end

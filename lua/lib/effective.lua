@@ -1,0 +1,35 @@
+--- @include "lib/load_learned"
+--- @include "lib/strategy_of"
+--- @include "lib/penalty_now"
+--- @include "lib/adapt"
+--- @include "lib/learn"
+-- Reduce the limit of a scope to what it has learned: scope.limit is what holds now, scope.base what is agreed on.
+-- Each strategy that is enabled takes its part; never below 1. A scope of rates alone is slowed instead: scope.slow
+-- says by how much, see pace().
+local function effective(path, scope)
+  local learned, strategy = load_learned(scope), strategy_of(scope)
+  local now, limit = path.now, scope.base
+  scope.slow, scope.penalty = nil, 0
+  if strategy.A then limit = adapt(path, scope, strategy.A) end
+  if strategy.D and limit and learned.reduced then
+    local _, _, restore = string.match(strategy.D, '^(%d+),(%d+),(%d+)$')
+    local current, _, at = string.match(learned.reduced, '^(%d+) (%d+) (%d+)$')
+    restore = tonumber(restore)
+    if not current or restore > 0 and now >= at + restore then
+      learn(scope, 'reduced', nil)
+    else
+      limit = math.min(limit, tonumber(current))
+    end
+  end
+  scope.unpunished = limit
+  if strategy.P and learned.penalty then
+    local half_life = tonumber(string.match(strategy.P, '^%d+,(%d+)'))
+    scope.penalty = penalty_now(learned, half_life, now)
+    if limit then
+      limit = math.max(math.floor(limit / (scope.penalty + 1)), 1)
+    elseif scope.penalty > 0 then
+      scope.slow = scope.penalty + 1
+    end
+  end
+  scope.limit = limit
+end

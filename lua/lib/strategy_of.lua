@@ -1,0 +1,20 @@
+-- How a scope reacts to failures, by the words behind its agreed limits; ratelease.strategies spells them, in ms and
+-- thousandths:
+--     P<max>,<half-life>,<cause>=<weight>,…                                    penalty
+--     A<min>,<base>,<max>,<429>,<timeout>,<error>,<grow>,<interval>,<flags>    parallelism; flags p probe, w whole
+--                                                                              numbers, e escalate, f in flight
+--     D<step>,<min>,<restore>                                                  decrement
+--     B<failures>,<open>,<successes>                                           breaker
+--     O                                                                        pauses alone
+-- Limits without a word react as the default does; a scope that limits nothing does not.
+local function strategy_of(scope)
+  if scope.strategy then return scope.strategy end
+  local strategy, words = {}, string.match(scope.agreed, ' (%u.*)$')
+  strategy.reacts = words ~= nil or scope.in_force ~= 'none'
+  if strategy.reacts then
+    words = words or 'P10000,30000,rate_limit=2000,capacity=1500,timeout=1000,schema_violation=500'
+    for name, rest in string.gmatch(words, '(%u)(%S*)') do strategy[name] = rest end
+  end
+  scope.strategy = strategy
+  return strategy
+end

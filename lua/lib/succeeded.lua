@@ -1,0 +1,29 @@
+--- @include "lib/learn"
+-- Learn that a call has ended well: one that was admitted at `at`, and has this lease id. The probe of a breaker counts
+-- for it; any call that began after the last cut shows that the provider serves again.
+local function succeeded(path, scope, at, id)
+  local learned = scope.learned
+  for _, name in ipairs({'breaker', 'quota'}) do
+    for _, owner in ipairs(path.scopes) do
+      local text = owner.learned and owner.learned[name] or ''
+      local until_ms, good, needed, open, probe = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%S+)$')
+      if probe == id and id ~= '' then
+        good = good + 1
+        local closed = good >= tonumber(needed)
+        learn(owner, name, not closed and string.format('%s %.0f %s %s -', until_ms, good, needed, open) or nil)
+        path.reacted = true
+      end
+    end
+  end
+  if at <= (tonumber(learned.cut) or 0) then return end
+  if learned.failures then learn(scope, 'failures', nil) end
+  if learned.episodes then learn(scope, 'episodes', nil) end
+  local grown, since = string.match(learned.grown or '', '^(%d+) (%d+)$')
+  if grown then
+    learn(scope, 'grown', tonumber(grown) > 1 and string.format('%.0f %s', grown - 1, since) or nil)
+  end
+  local adapted = scope.adapted
+  if adapted and (adapted.clean == 0 or adapted.streak > 0) then
+    adapted.clean, adapted.streak, adapted.moved = adapted.clean + 1, 0, true
+  end
+end
