@@ -4,6 +4,7 @@ from .aio import AsyncClient
 from .aio_target import AsyncTarget
 from .client import Client
 from .config import Config
+from .core.feedback import Feedback
 from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
@@ -13,6 +14,7 @@ from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
 from .operator import AsyncOperator, Operator
+from .providers import classify
 from .target import Target
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Config",
     "Done",
     "EffectiveLimits",
+    "Feedback",
     "Group",
     "Instance",
     "Lease",
@@ -39,4 +42,5 @@ __all__ = [
     "Status",
     "Target",
     "Usage",
+    "classify",
 ]

@@ -1,4 +1,4 @@
-"""Imports point one way: errors, limits, settings, … <- core <- store <- the shells <- cli, integrations, web."""
+"""Imports point one way: errors, limits, … <- core <- providers <- store <- the shells <- cli, integrations, web."""
 
 import subprocess
 import sys
@@ -14,14 +14,17 @@ LEAVES = {
     "strategies",
 }  # fmt: skip
 OUTER = {"cli", "integrations", "web", "__main__"}
-RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "store": 2, **dict.fromkeys(OUTER, 4)}
-SHELL = 3
+RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "providers": 2, "store": 3, **dict.fromkeys(OUTER, 5)}
+SHELL = 4
 
 # What the outermost layer may use: what a user could import.
 PUBLIC = ("ratelease", "ratelease.errors", "ratelease.testing")
 
-# core decides and does no I/O; time and chance come to it as arguments.
+# core decides and does no I/O; time and chance come to it as arguments. Nor do providers, which may ask for the time
+# since the dates of a header need it, and import no library of any provider.
 IMPURE = {"redis", "fakeredis", "asyncio", "threading", "time", "random", "socket", "subprocess", "httpx"}
+
+SDKS = {"openai", "anthropic", "litellm", "google", "botocore", "httpx2", "requests", "aiohttp"}
 
 HEAVY = {"fakeredis", "lupa", "httpx", "typer", "rich", "starlette", "uvicorn", "opentelemetry"}
 
@@ -65,6 +68,14 @@ def test_the_outermost_layer_uses_what_a_user_could(path: Path) -> None:
 def test_core_is_pure(path: Path) -> None:
     impure = [f"line {line}: {name}" for line, name in imports(path) if name.split(".")[0] in IMPURE]
     assert impure == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if _part(_module(path)) == "providers"], ids=shown)
+def test_providers_import_no_sdk_and_do_no_io(path: Path) -> None:
+    forbidden = [
+        f"line {line}: {name}" for line, name in imports(path) if name.split(".")[0] in (IMPURE - {"time"}) | SDKS
+    ]
+    assert forbidden == []
 
 
 def test_importing_the_package_loads_no_optional_or_heavy_library() -> None:

@@ -1,15 +1,6 @@
-"""What providers answer, and what it means."""
+"""What providers say: their words, statuses, headers and exceptions as data, and what they mean."""
 
-from __future__ import annotations
+from .classification import classify
+from .hints import retry_after_of
 
-import asyncio
-
-from ..core.feedback import Feedback
-from ..core.model import Outcome
-
-
-def classify(what: object) -> Feedback:
-    """How a call went, of its exception."""
-    if isinstance(what, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
-        return Feedback(Outcome.CANCELLED)
-    return Feedback(Outcome.TIMEOUT if isinstance(what, TimeoutError) else Outcome.ERROR)
+__all__ = ["classify", "retry_after_of"]
