@@ -21,6 +21,7 @@ from .core.status import Status
 from .core.tending import Steps
 from .errors import StoreUnavailable
 from .gathering import AsyncGathering
+from .learning import LearnsAsync
 from .lease import AsyncGroup, AsyncLease
 from .operator import AsyncOperator
 from .shell import GRACE, Seconds, Shell, outer_leases
@@ -58,7 +59,7 @@ class Acquiring(Generic[T]):
             await self._entered.__aexit__(kind, error, trace)
 
 
-class AsyncClient(MakesAsyncTargets, Shell):
+class AsyncClient(MakesAsyncTargets, LearnsAsync, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For event loops.
 
@@ -160,7 +161,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
         started = time.monotonic()
         taken = await self._take(request)
         if isinstance(taken, Refusal):
-            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+            raise admission.denied(taken, time.monotonic() - started, request.sent)
         return taken
 
     async def _take(self, request: Request) -> AsyncLease | Refusal:
@@ -267,7 +268,7 @@ class AsyncClient(MakesAsyncTargets, Shell):
         try:
             place = await self._enter(requests) if requests[0].waits else None
             if isinstance(place, Refusal):
-                raise admission.timed_out(place, time.monotonic() - started, requests[0].sent)
+                raise admission.denied(place, time.monotonic() - started, requests[0].sent)
             gathering = AsyncGathering(
                 runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
             )

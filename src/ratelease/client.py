@@ -19,6 +19,7 @@ from .core.status import Status
 from .core.tending import Steps
 from .errors import StoreUnavailable
 from .gathering import SyncGathering
+from .learning import Learns
 from .lease import Group, Lease
 from .operator import Operator
 from .shell import GRACE, Seconds, Shell, outer_leases
@@ -35,7 +36,7 @@ Entered = Callable[[Failable], None]
 T = TypeVar("T")
 
 
-class Client(MakesTargets, Shell):
+class Client(MakesTargets, Learns, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For threads.
 
@@ -207,7 +208,7 @@ class Client(MakesTargets, Shell):
         started = time.monotonic()
         taken = self._take(request, entered)
         if isinstance(taken, Refusal):
-            raise admission.timed_out(taken, time.monotonic() - started, request.sent)
+            raise admission.denied(taken, time.monotonic() - started, request.sent)
         return taken
 
     def _take(self, request: Request, entered: Entered | None = None) -> Lease | Refusal:
@@ -317,7 +318,7 @@ class Client(MakesTargets, Shell):
         try:
             place = self._enter(requests) if requests[0].waits else None
             if isinstance(place, Refusal):
-                raise admission.timed_out(place, time.monotonic() - started, requests[0].sent)
+                raise admission.denied(place, time.monotonic() - started, requests[0].sent)
             gathering = SyncGathering(
                 runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
             )

@@ -131,20 +131,20 @@ class Gathering:
     def _enough(self, holds: list[Hold], arrival: list[Hold] | None) -> bool:
         """Whether the owner goes on with these holds; raises where the least can no longer come."""
         if len(holds) < self.least and arrival == []:
-            raise self.timed_out()
+            raise self.denied()
         return len(holds) >= self.least and not arrival
 
     def _remaining(self) -> float:
         # Neither a lock nor an event loop can wait as long as a caller may.
         remaining = self.deadline - time.monotonic()
         if remaining <= 0:
-            raise self.timed_out()
+            raise self.denied()
         return min(remaining, 86_400)
 
-    def timed_out(self) -> Exception:
+    def denied(self) -> Exception:
         """The error at the deadline, or where nothing can come before it."""
         refused = Refusal("", "", 0, 0, None, "deadline") if self.refused is None else self.refused
-        return admission.timed_out(refused, time.monotonic() - self.started, self.requests[0].sent)
+        return admission.denied(refused, time.monotonic() - self.started, self.requests[0].sent)
 
     def give_up(self) -> list[Ending]:
         """Stop waiting; what has not come, or has come and was not taken, is the caller's to end."""
@@ -192,7 +192,7 @@ class SyncGathering(Gathering):
             else:
                 yield from arrival
         if self._too_late:
-            raise self.timed_out()
+            raise self.denied()
 
 
 class AsyncGathering(Gathering):
@@ -235,4 +235,4 @@ class AsyncGathering(Gathering):
                 for hold in arrival:
                     yield hold
         if self._too_late:
-            raise self.timed_out()
+            raise self.denied()

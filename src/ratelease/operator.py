@@ -7,7 +7,9 @@ import socket
 from types import TracebackType
 from typing import Self, TypeVar
 
+from .checks import is_number
 from .config import Config
+from .core.feedback import cause_of
 from .core.instances import Instance
 from .core.journal import Deed
 from .core.keys import Keyspace, credential_label, make_path
@@ -85,6 +87,14 @@ class _Verbs:
                 )
             what = str(max(round(length * 1000), 1))
         return self._configure(provider, model, "pause", what, reason)
+
+    def _penalize(self, provider: str, model: str | None, cause: str, reason: str) -> Steps[Figures]:
+        return self._configure(provider, model, "penalize", cause_of(cause), reason)
+
+    def _forgive(self, provider: str, model: str | None, keep: float, reason: str) -> Steps[Figures]:
+        if not is_number(keep, 0, 1):
+            raise ConfigError(f"keep must be the part of a penalty that stays, 0 to 1, not {keep!r}")
+        return self._configure(provider, model, "forgive", str(round(keep * 1000)), reason)
 
     def _configure(self, provider: str, model: str | None, verb: str, what: str, reason: str) -> Steps[Figures]:
         scope = self._scope(provider, model)
@@ -179,8 +189,28 @@ class Operator(_Verbs):
         self._do(self._pause(provider, model, seconds, reason))
 
     def resume(self, provider: str, model: str | None = None, *, reason: str = "") -> None:
-        """End the pause of a scope in all processes."""
+        """
+        End the pause of a scope in all processes, by whom- or whatever it was begun; of a provider, also the pauses and
+        breakers that failures have begun for its models.
+        """
         self._do(self._configure(provider, model, "resume", "", reason))
+
+    def penalize(self, provider: str, model: str | None = None, cause: str = "capacity", *, reason: str = "") -> None:
+        """
+        Add to the penalty of a scope what this cause weighs, see :class:`ratelease.strategies.Penalty`.
+
+        Raises:
+
+            ConfigError: The scope has no penalty, or it does not know the cause; its message names those it knows.
+        """
+        self._do(self._penalize(provider, model, cause, reason))
+
+    def forgive(self, provider: str, model: str | None = None, *, keep: float = 0.0, reason: str = "") -> None:
+        """
+        Take back what failures have cost a scope: with `keep` 0 its penalty and all that strategies have learned; else
+        that part of the penalty stays, 0.5 halves it. Pauses are ended by :meth:`resume`.
+        """
+        self._do(self._forgive(provider, model, keep, reason))
 
     def reset(
         self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
@@ -260,6 +290,16 @@ class AsyncOperator(_Verbs):
         """As :meth:`Operator.resume`."""
         steps = self._configure(provider, model, "resume", "", reason)
         await self._do(steps)
+
+    async def penalize(
+        self, provider: str, model: str | None = None, cause: str = "capacity", *, reason: str = ""
+    ) -> None:
+        """As :meth:`Operator.penalize`."""
+        await self._do(self._penalize(provider, model, cause, reason))
+
+    async def forgive(self, provider: str, model: str | None = None, *, keep: float = 0.0, reason: str = "") -> None:
+        """As :meth:`Operator.forgive`."""
+        await self._do(self._forgive(provider, model, keep, reason))
 
     async def reset(
         self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""

@@ -13,7 +13,7 @@ from .checks import Checked, number, shown, truth, whole
 MOST = 10**6
 LONGEST = 7 * 86_400.0
 
-_CAUSE = re.compile(r"[a-z][a-z_]{0,31}")
+CAUSE = re.compile(r"[a-z][a-z_]{0,31}")
 
 DEFAULT_WEIGHTS: dict[str, float] = {"rate_limit": 2.0, "capacity": 1.5, "timeout": 1.0, "schema_violation": 0.5}
 
@@ -22,7 +22,7 @@ def _check_weights(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise ValueError(f"must map causes to numbers, not {shown(value)}")  # noqa: TRY004 - pydantic gathers them
     for cause, weight in value.items():
-        if not isinstance(cause, str) or not _CAUSE.fullmatch(cause):
+        if not isinstance(cause, str) or not CAUSE.fullmatch(cause):
             raise ValueError(f"must name causes by lower-case letters and underscores, not {shown(cause)}")
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= MOST:
             raise ValueError(f"must give {cause} a number from 0 to {MOST:,}, not {shown(weight)}")

@@ -16,9 +16,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ImpossibleRequest, LeaseLost, WaitTimeout
+from ..errors import ImpossibleRequest, LeaseLost, QuotaExhausted, WaitTimeout
 from .keys import scope_label
 from .model import Answer, Grant, Line, Reason, Refusal, Request, Verdict, dimension_label
+
+# Why nothing is granted, where it is no limit.
+_REASONS: dict[str, Reason] = {"pause": "paused", "recovery": "recovering", "breaker": "failing", "quota": "quota"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,7 @@ def refusal(line: Line, answer: Answer, reason: Reason | None = None) -> Refusal
     """What an answer says that is no grant."""
     scope, dimension = _where(line, answer)
     if reason is None:
-        reason = "limit"
-        if answer.dimension.startswith("queue"):
-            reason = "queued"
-        elif answer.dimension == "pause":
-            reason = "paused"
-        elif answer.dimension == "recovery":
-            reason = "recovering"
+        reason = "queued" if answer.dimension.startswith("queue") else _REASONS.get(answer.dimension, "limit")
     retry_after = max(answer.at - answer.header.now, 0) / 1000 if answer.at else None
     if retry_after is None and answer.estimate >= 0:
         retry_after = answer.estimate / 1000
@@ -131,8 +128,17 @@ def impossible(request: Request, answer: Answer) -> ImpossibleRequest:
     )
 
 
-def timed_out(refused: Refusal, waited: float, attempts: int) -> WaitTimeout:
-    """The error for a wait that ended, or could not end in time."""
+def denied(refused: Refusal, waited: float, attempts: int) -> WaitTimeout | QuotaExhausted:
+    """The error for a wait that ended, or could not end in time, or that does not help."""
+    if refused.reason == "quota":
+        return QuotaExhausted(
+            f"{refused.scope}: the provider says that the account has nothing left to spend, or no access. Nobody "
+            "calls it for now; mend the account, then resume() the provider",
+            scope=refused.scope,
+            dimension=refused.dimension,
+            retry_after=refused.retry_after,
+            waited=waited,
+        )
     soon = "" if refused.retry_after is None else f"; room is expected in {refused.retry_after:.1f} s"
     place = f" at place {refused.position} of the queue" if refused.position else ""
     why = f"{refused.scope} uses {refused.used:,} of {refused.limit:,} {refused.dimension}"
@@ -140,6 +146,10 @@ def timed_out(refused: Refusal, waited: float, attempts: int) -> WaitTimeout:
         why += ", its share while the store is away"
     if refused.dimension == "pause":
         why = f"{refused.scope} is paused" + ("" if soon else " until an operator resumes it")
+    if refused.reason == "failing":
+        why = f"calls of {refused.scope} have failed in a row, and single ones try now"
+    if refused.dimension == "pace":
+        why = f"calls of {refused.scope} are spread over time"
     if refused.reason == "recovering":
         why = "the store has lost its data and waits for those who hold leases to register them again"
     return WaitTimeout(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config import Config
 from ..errors import ConfigError
+from ..strategies import CAUSE
 from .model import Outcome
 from .plain import Plain
 
@@ -88,16 +90,37 @@ def feedback_of(outcome: Outcome | Feedback) -> Feedback:
     return outcome
 
 
-def lesson(feedback: Feedback, longest_pause: float) -> str:
+def cause_of(name: object) -> str:
+    """
+    A cause for a penalty, by its name.
+
+    Raises:
+
+        ConfigError: It cannot be one.
+    """
+    if not isinstance(name, str) or not CAUSE.fullmatch(name):
+        raise ConfigError(
+            f"a cause is named by lower-case letters and underscores, such as 'capacity', not {name!r:.60}"
+        )
+    return name
+
+
+def lesson(feedback: Feedback, config: Config) -> str:
     """
     As release.lua and report.lua read it: "t,2000,r" is throttled, with a pause of 2000 ms, by a rate of requests.
 
-    '' where there is nothing to learn. A pause is never longer than `longest_pause` seconds; -1 says that none is asked
-    for.
+    '' where there is nothing to learn. A pause is never longer than Config.max_pause; -1 says that none is asked for.
     """
     letter = LESSONS.get(feedback.outcome, "")
     if not letter or feedback.outcome is Outcome.OK:
         return letter
     wait = feedback.retry_after
-    pause = -1 if wait is None else round(min(max(wait, 0.0), longest_pause) * 1000)
-    return f"{letter},{pause},{EXCEEDED.get(feedback.dimension or '', '')}"
+    if feedback.outcome is Outcome.QUOTA:
+        # Long enough for one call that tries again to cost nothing; the provider's own word may be weeks.
+        pause = round((config.quota_pause if wait is None else min(max(wait, 1.0), config.quota_pause)) * 1000)
+    else:
+        pause = -1 if wait is None else round(min(max(wait, 0.0), config.max_pause) * 1000)
+    words = f"{letter},{pause},{EXCEEDED.get(feedback.dimension or '', '')}"
+    if config.default_pause is not None:
+        words += f",{round(min(config.default_pause, config.max_pause) * 1000)}"
+    return words

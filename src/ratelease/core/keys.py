@@ -20,6 +20,9 @@ from urllib.parse import unquote
 
 from ..names import check_name
 
+# How many names each kind of scope has, the credential's among them.
+_SCOPE_PARTS: dict[str, tuple[int, ...]] = {"m": (2, 3), "g": (1,), "p": (1, 2), "t": (0,)}
+
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -77,12 +80,15 @@ def make_path(provider: str, model: str, pools: tuple[str, ...], credential: str
 def parse_path(name: str) -> Path | None:
     """The path that a script has named; None for anything that no path is called (the store is not trusted)."""
     scopes = tuple(name.split("~"))
-    shapes = [scope.split(":") for scope in scopes]
-    if len(name) > 8192 or len(scopes) < 3 or shapes[0][0] != "m" or len(shapes[0]) not in (3, 4) or scopes[-1] != "t":
+    if len(name) > 8192 or len(scopes) < 3 or not name.startswith("m:") or scopes[-1] != "t":
         return None
-    if any(shape[0] not in ("m", "g", "p", "t") or not all(shape) for shape in shapes):
-        return None
-    return Path(scopes)
+    return Path(scopes) if all(map(is_scope, scopes)) else None
+
+
+def is_scope(name: str) -> bool:
+    """Whether a scope may be called so."""
+    kind, *parts = name.split(":")
+    return len(parts) in _SCOPE_PARTS.get(kind, ()) and all(parts)
 
 
 def scope_label(scope: str) -> str:

@@ -120,7 +120,7 @@ class Grant:
     watched: bool = False
 
 
-Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "withdrawn"]
+Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "failing", "quota", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ class Refusal(Plain):
         retry_after: Seconds until another try can succeed, as far as it is known; None if nobody can know.
 
         reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "paused" (`dimension`
-            is "pause"), "recovering" (the store has lost data and waits for holders), or "withdrawn".
+            is "pause"), "recovering" (the store has lost data and waits for holders), "failing" (a breaker is open),
+            "quota" (the account is empty), or "withdrawn".
 
         share: The store is away, and `limit` is only this instance's share of the limit.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .feedback import EXCEEDED
+from .keys import is_scope, scope_label
 from .plain import Plain
 from .scripts import text
 
@@ -20,6 +21,9 @@ REASONS: dict[str, str] = {
 }
 
 _EXCEEDED = {letter: name for name, letter in EXCEEDED.items()}
+
+
+_FAILURES = frozenset(REASONS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,37 @@ class Event(Plain):
         """Whether it was a 429."""
         return self.reason == REASONS["t"]
 
+    @property
+    def failed(self) -> bool:
+        """Whether a call has failed; an explicit report is none."""
+        return self.reason in _FAILURES
+
 
 @dataclass(frozen=True, slots=True)
-class Breaker(Plain):
+class Change(Plain):
+    """
+    The concurrency limit in force of a scope has changed. `reason` as of an :class:`Event`, or "recovery"; `key` names
+    the scope in Redis.
+    """
+
+    scope: str
+    key: str
+    before: int
+    after: int
+    reason: str
+
+
+def read_change(message: str) -> Change | None:
+    """What a script tells everybody: "m:openai:gpt-4o 4 2 t". None for what cannot be read."""
+    parts = message.split(" ")
+    if len(parts) != 4 or not is_scope(parts[0]) or not parts[1].isdecimal() or not parts[2].isdecimal():
+        return None
+    reason = REASONS.get(parts[3], parts[3])
+    return Change(scope_label(parts[0]), parts[0], int(parts[1]), int(parts[2]), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus(Plain):
     """
     What stops all calls but single ones. `state` is "open" for `opens_in` more seconds, then "half-open".
 
@@ -91,8 +123,8 @@ class Reaction(Plain):
     penalty: float = 0.0
     parallelism: float | None = None
     auto_reduced_from: int | None = None
-    breaker: Breaker | None = None
-    quota: Breaker | None = None
+    breaker: BreakerStatus | None = None
+    quota: BreakerStatus | None = None
     events: tuple[Event, ...] = ()
     responses: tuple[float, ...] = ()
 
@@ -135,12 +167,12 @@ def read_reaction(values: Sequence[Any], now: int) -> Reaction:
     )
 
 
-def _breaker(words: str, now: int) -> Breaker | None:
+def _breaker(words: str, now: int) -> BreakerStatus | None:
     parts = words.split(" ")
     if len(parts) != 5 or not parts[0].isdecimal():
         return None
     opens_in = max(int(parts[0]) - now, 0) / 1000
-    return Breaker("open" if opens_in else "half-open", opens_in, parts[4] != "-")
+    return BreakerStatus("open" if opens_in else "half-open", opens_in, parts[4] != "-")
 
 
 def _event(entry: str) -> Event | None:

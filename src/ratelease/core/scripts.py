@@ -241,14 +241,17 @@ def configure(keyspace: Keyspace, scope: str, verb: str, what: str, entry: bytes
     return Call(CONFIGURE, keyspace.scope_keys(scope), [scope, verb, what, entry])
 
 
-def configured(reply: Any) -> str:
+def configured(reply: Any) -> tuple[str, tuple[str, ...] | None]:
     """
-    What an operator has set on the scope by now, as scripts spell figures.
+    What an operator has set on the scope by now, as scripts spell figures; the causes that are known, where another one
+    was named.
 
     Raises:
 
         StoreUnavailable: As :func:`header`.
     """
+    if isinstance(reply, list) and len(reply) == 2 and reply[0] == 2:
+        return "", causes_in(text(reply[1]))
     if not isinstance(reply, list) or len(reply) != 4 or reply[0] != 0:
         header(reply)
-    return text(reply[2])
+    return text(reply[2]), None

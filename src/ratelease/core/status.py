@@ -36,6 +36,7 @@ class ScopeStatus(Plain):
     `key` is the part of its Redis keys that names it. `concurrency` is what holds now, reduced as `reaction` tells.
     `resumes_in`: seconds that a pause still lasts, None with `paused` until somebody resumes. `overrides`: what an
     operator has set. `agreed`: what holds without it, by the instance of that `generation` (-1: none).
+    `average_held`, of a model: seconds that its leases last, over the latest ones.
     """
 
     scope: str
@@ -49,6 +50,7 @@ class ScopeStatus(Plain):
     overrides: Figures = field(default_factory=dict)
     agreed: Figures = field(default_factory=dict)
     generation: int = -1
+    average_held: float | None = None
     reaction: Reaction = field(default_factory=Reaction)
 
 
@@ -132,7 +134,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
     """What snapshot.lua says of one path."""
     if not isinstance(reply, list) or not reply or reply[0] != 0:
         header(reply)
-    _, now, _, waiting, head_waited, _, _ = reply[:7]
+    _, now, _, waiting, head_waited, held, _ = reply[:7]
     at, scopes = 7, []
     for scope in path.scopes:
         generation, agreed, _, override, pause, use, waiting_paths = reply[at : at + 7]
@@ -157,6 +159,7 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 overrides=figures_of(text(override)),
                 agreed=figures_of(text(agreed)),
                 generation=generation,
+                average_held=held / 1000 if scope is path.scopes[0] and held >= 0 else None,
                 reaction=reaction,
             )
         )

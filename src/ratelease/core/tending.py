@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ..errors import ConfigError, StoreCorrupt
 from ..names import check_name
 from . import scripts
+from .health import Health, health_of
 from .instances import Instance, decode_profile
 from .journal import Deed, pack_deed, read_deed
 from .keys import Keyspace, Path, encode, make_path, parse_path, scope_label
@@ -134,15 +135,46 @@ class Tending:
         deeds = (read_deed(entry) for entry in listed)
         return tuple(deed for deed in deeds if deed is not None)
 
+    def health(self, line: Line) -> Steps[Health]:
+        """How calls of one path go."""
+        reply = yield scripts.snapshot(self._session, self._keyspace, line)
+        scopes, _ = read_snapshot(line.path, reply)
+        return health_of(scopes, reply[1] / 1000)
+
     # ---- changing ----------------------------------------------------------------------------------------------
+
+    def report(self, line: Line, id: str, lesson: str) -> Steps[bool]:
+        """
+        Say how a call went that had no lease. Whether this report is new.
+
+        Raises:
+
+            ConfigError: It names a cause that the path does not know.
+        """
+        header, new, causes = scripts.reported((yield scripts.report(self._session, self._keyspace, line, id, lesson)))
+        if header is None:
+            raise unknown_cause(lesson[1:], causes)
+        self._note(header)
+        return new
 
     def configure(self, scope: str, verb: str, what: str, who: str, reason: str) -> Steps[str]:
         """Set, unset, pause or resume one scope, write it down, and wake who waits for it. Returns what is set."""
         deed = pack_deed(verb, scope_label(scope), what, who, reason)
         reply = yield scripts.configure(self._keyspace, scope, verb, what, deed)
-        figures = scripts.configured(reply)
+        figures, causes = scripts.configured(reply)
+        if causes is not None:
+            raise unknown_cause(what, causes)
+        if verb == "resume":
+            yield from self._calm(scope, deed)
         yield from self._wake(scope)
         return figures
+
+    def _calm(self, scope: str, deed: bytes) -> Steps[None]:
+        """Of a provider that is resumed: what failures have stopped of its models is resumed as well."""
+        lines = yield from self.lines()
+        beside = {other for line in lines if scope in line.path.scopes for other in line.path.scopes[:-1]}
+        for other in sorted(beside - {scope}) if scope.startswith("p:") else ():
+            yield scripts.configure(self._keyspace, other, "calm", "", deed)
 
     def _wake(self, scope: str) -> Steps[None]:
         """Have every queue looked at that has to do with a scope, and those behind them."""
@@ -197,6 +229,16 @@ class Tending:
             deed = pack_deed("reset", label, "all" if everything else "", who, reason)
             yield scripts.configure(self._keyspace, "t", "note", "", deed)
         return removed
+
+
+def unknown_cause(cause: str, known: Sequence[str]) -> ConfigError:
+    """The error for a cause that a scope's penalty does not weigh."""
+    if not known:
+        return ConfigError(
+            f"a penalty for {cause!a} needs a scope with limits that has been used, and strategy 'penalty' there: name "
+            "the model, or give the scope limits"
+        )
+    return ConfigError(f"no penalty is known for {cause!a}: known are {', '.join(known)}. Penalty(weights=…) adds more")
 
 
 def scopes_meant(path: Path, provider: str | None, model: str | None) -> list[bool]:

@@ -146,4 +146,4 @@ class Hold:
         """What the fleet learns from how its call went. Of a good end only where the store has asked for it."""
         if feedback.outcome is Outcome.OK and not (clean and self.watched):
             return ""
-        return lesson(feedback, self.runtime.config.max_pause)
+        return lesson(feedback, self.runtime.config)

@@ -21,18 +21,21 @@ class Inbox:
     """
     A subscription that comes back by itself. Messages may be lost: everything they say is also found by polling.
 
-    `received` gets a path's name and the words of one message; `subscribed` is called whenever the subscription has
-    just begun, since what was said before it is lost.
+    `received` gets a path's name and the words of one message, `heard` what is said to everybody; `subscribed` is
+    called whenever the subscription has just begun, since what was said before it is lost.
     """
 
     def __init__(
         self,
         runtime: Runtime,
         received: Callable[[str, Iterable[str]], None],
+        heard: Callable[[str], None],
         subscribed: Callable[[], None],
     ) -> None:
         self._runtime = runtime
         self._received = received
+        self._heard = heard
+        self._everyone = f"{runtime.keyspace.inbox_prefix}everyone".encode()
         self._subscribed = subscribed
         self._connection: Any = None
 
@@ -60,7 +63,9 @@ class Inbox:
         async with asyncio.timeout(config.attempt_timeout):
             if endpoint.nodes is not None:
                 endpoint.nodes.learn(await _slots(connection), Node(connection.host, connection.port))
-            await connection.send_command("SUBSCRIBE", f"{self._runtime.keyspace.inbox_prefix}{self._runtime.instance}")
+            own = f"{self._runtime.keyspace.inbox_prefix}{self._runtime.instance}"
+            # Its own channel last: once that is answered, both are there.
+            await connection.send_command("SUBSCRIBE", self._everyone, own)
         # A dead peer says nothing at all; a live one answers a ping every heartbeat.
         silence = max(2.5 * self._runtime.heartbeat, config.attempt_timeout)
         pinging = asyncio.ensure_future(self._ping(connection))
@@ -82,10 +87,15 @@ class Inbox:
         if not isinstance(message, list) or not message:
             return
         if message[0] == b"subscribe":
-            self._subscribed()
+            if message[1] != self._everyone:
+                self._subscribed()
         elif message[0] == b"message" and len(message) == 3 and len(message[2]) <= LONGEST_MESSAGE:
-            path_name, *words = message[2].decode("utf-8", "replace").split(" ")
-            self._received(path_name, words)
+            said = message[2].decode("utf-8", "replace")
+            if message[1] == self._everyone:
+                self._heard(said)
+            else:
+                path_name, *words = said.split(" ")
+                self._received(path_name, words)
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

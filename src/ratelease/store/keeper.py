@@ -20,15 +20,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
 from ..core.progress import Stats, Tally
+from ..core.reaction import Change, read_change
 from ..core.scripts import Call, Ending
 from ..errors import RateleaseError, StoreUnavailable
 from .endings import Endings
@@ -77,6 +80,7 @@ class Keeper:
         self._heart = Heart(self)
         self._handoff = Handoff(self)
         self._endings = Endings(self)
+        self._listeners: list[Callable[[Change], Any]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -233,6 +237,32 @@ class Keeper:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
+    def listen(self, callback: Callable[[Change], Any]) -> Callable[[], None]:
+        """Tell of every changed limit from now on; the function returned ends it."""
+        self.start()
+        self._listeners.append(callback)
+
+        def end() -> None:
+            with suppress(ValueError):
+                self._listeners.remove(callback)
+
+        return end
+
+    def _hear(self, message: str) -> None:
+        """Take in what a script has told every instance."""
+        change = read_change(message)
+        if change is None:
+            return
+        level = logging.INFO if change.after < change.before else logging.DEBUG
+        logger.log(
+            level, "the limit of %a is %d, it was %d: %s", change.scope, change.after, change.before, change.reason
+        )
+        for callback in tuple(self._listeners):
+            try:
+                callback(change)
+            except Exception:  # noqa: BLE001 - the user's code must not end ours
+                logger.exception("on_change raised")
+
     # ---- what its parts use, in the thread -----------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -294,7 +324,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._wire = AsyncWire(self.runtime.endpoint, self.config, self.runtime.outage.hopeful)
-        inbox = Inbox(self.runtime, self._handoff.message, self._handoff.poll)
+        inbox = Inbox(self.runtime, self._handoff.message, self._hear, self._handoff.poll)
         self._mark_begun()
         for work in (self._heart.beats, self._handoff.polls, inbox.listen):
             self.spawn(work())
