@@ -11,6 +11,7 @@ from .status import ScopeStatus
 
 ERROR_WINDOW = 300.0
 MOST_SAMPLES = 50
+MOST_EVENTS = 100
 
 # The limit counts as healthy from this part of what it is without failures.
 HEALTHY_PART = 0.8
@@ -69,17 +70,22 @@ def recommended_backoff(throttled: Sequence[Event], now: float) -> float:
 
 
 def health_of(
-    scopes: Sequence[ScopeStatus], now: float, *, window: float = ERROR_WINDOW, samples: int = MOST_SAMPLES
+    scopes: Sequence[ScopeStatus],
+    *,
+    window: float = ERROR_WINDOW,
+    samples: int = MOST_SAMPLES,
+    most: int = MOST_EVENTS,
 ) -> Health:
     """
-    Of the scopes of one path, the model first, and the store's time.
+    Of the scopes of one path, the model first.
 
-    `window` is how far back failures count, in seconds; `samples` how many response times are averaged.
+    `window` is how far back failures count, in seconds; `samples` how many response times are averaged, `most` how many
+    failures are looked at.
     """
     model = scopes[0]
     scope = reacting(scopes)
-    told = scope.reaction
-    recent = [event for event in told.events if now - event.at < window and event.failed]
+    told, now = scope.reaction, scope.reaction.at
+    recent = [event for event in told.events[-most:] if now - event.at < window and event.failed]
     throttled = [event for event in recent if event.throttled]
     limit, base = told.limit, told.base
     large_enough = limit is None or base is None or limit >= HEALTHY_PART * base
@@ -102,7 +108,7 @@ def health_of(
 
 def reacting(scopes: Sequence[ScopeStatus]) -> ScopeStatus:
     """Of the scopes of one path, the one that learns from its failures; see lua/lib/reacting_scope."""
-    for scope in scopes[:-1]:
+    for scope in scopes[:-1] or scopes:
         if scope.agreed or scope.overrides or scope.reaction.base is not None or scope.reaction.events:
             return scope
     return scopes[0]

@@ -15,7 +15,9 @@ Result = TypeVar("Result")
 # Seconds that a rate looks back: long enough to be steady, short enough to show what a changed limit does.
 LOOK_BACK = 60
 
-FAILURES = (Outcome.THROTTLED, Outcome.OVERLOADED, Outcome.TIMEOUT, Outcome.ERROR, Outcome.QUOTA)
+FAILURES = (
+    Outcome.THROTTLED, Outcome.OVERLOADED, Outcome.TIMEOUT, Outcome.ERROR, Outcome.QUOTA, Outcome.IGNORED
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Stats(Plain):
 
         admitted: Leases it was granted. per_second: leases granted per second, over the last minute.
 
-        done: Leases that ended well. failed: leases whose call failed, however. given_up: all others that have ended:
-            cancelled, unsent, ignored.
+        done: Leases that ended well. failed: leases whose call failed, whoever was to blame. given_up: all others that
+            have ended: cancelled, unsent.
 
         in_flight: Leases held now. waiting: callers that wait for one.
 

@@ -113,6 +113,8 @@ class Reaction(Plain):
 
         breaker, quota: What stops calls: failures in a row, an empty account.
 
+        at: When this was so, in seconds of the store's clock since 1970.
+
         events: What was learned, the newest last; up to 100.
 
         responses: Seconds that the latest calls took, as far as reports have said; up to 100.
@@ -125,6 +127,7 @@ class Reaction(Plain):
     auto_reduced_from: int | None = None
     breaker: BreakerStatus | None = None
     quota: BreakerStatus | None = None
+    at: float = 0.0
     events: tuple[Event, ...] = ()
     responses: tuple[float, ...] = ()
 
@@ -162,6 +165,7 @@ def read_reaction(values: Sequence[Any], now: int) -> Reaction:
         auto_reduced_from=int(reduced_from[0]) if reduced_from and reduced_from[0].isdecimal() else None,
         breaker=_breaker(breaker, now),
         quota=_breaker(quota, now),
+        at=now / 1000,
         events=tuple(event for entry in history.split(";") if (event := _event(entry)) is not None),
         responses=tuple(int(word) / 1000 for word in responses.split(";") if word.isdecimal()),
     )

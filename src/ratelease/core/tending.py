@@ -135,11 +135,14 @@ class Tending:
         deeds = (read_deed(entry) for entry in listed)
         return tuple(deed for deed in deeds if deed is not None)
 
+    def scopes(self, line: Line) -> Steps[list[ScopeStatus]]:
+        """The scopes of one path, as far as its client knows them: also of one that nobody has used."""
+        scopes, _ = read_snapshot(line.path, (yield scripts.snapshot(self._session, self._keyspace, line)))
+        return scopes
+
     def health(self, line: Line) -> Steps[Health]:
         """How calls of one path go."""
-        reply = yield scripts.snapshot(self._session, self._keyspace, line)
-        scopes, _ = read_snapshot(line.path, reply)
-        return health_of(scopes, reply[1] / 1000)
+        return health_of((yield from self.scopes(line)))
 
     # ---- changing ----------------------------------------------------------------------------------------------
 

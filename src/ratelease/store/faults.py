@@ -174,6 +174,7 @@ KINDS = {
     "journal": b"list",
     "state": b"hash",
     "windows": b"hash",
+    "learned": b"hash",
     "leases": b"zset",
     "index": b"zset",
 }

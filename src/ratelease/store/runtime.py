@@ -19,6 +19,7 @@ from ..core.keys import Keyspace, Path, credential_label, make_path, scope_label
 from ..core.model import Header, Line, spec_of
 from ..core.session import Session
 from ..errors import ConfigError
+from ..limits import Limits
 from ..strategies import DEFAULT
 from .endpoint import Endpoint
 from .log import logger
@@ -117,6 +118,9 @@ class Runtime:
         limits += [self.book.provider(provider), self.book.total]
         keys = tuple(self.keyspace.path_keys(path))
         strategy = DEFAULT if self.config.strategy is None else self.config.strategy
+        if strategy != DEFAULT and not any(limits[:-1]):
+            # Nothing is known, but what failures teach.
+            limits[0] = Limits(strategy=strategy)
         specs = tuple(spec_of(entry, self.config.headroom, strategy) for entry in limits)
         return Line(path, keys, specs, provider, model)
 
