@@ -6,18 +6,15 @@ from .client import Client
 from .config import Config
 from .core.feedback import Feedback
 from .core.figures import EffectiveLimits
-from .core.health import Health
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
 from .core.progress import Done, Progress, Stats
-from .core.reaction import Change, Reaction
 from .core.status import Status
 from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
 from .operator import AsyncOperator, Operator
 from .providers import classify
-from .strategies import Breaker, Decrement, Parallelism, Penalty
 from .target import Target
 
 __all__ = [
@@ -26,27 +23,20 @@ __all__ = [
     "AsyncLease",
     "AsyncOperator",
     "AsyncTarget",
-    "Breaker",
-    "Change",
     "Client",
     "Config",
-    "Decrement",
     "Done",
     "EffectiveLimits",
     "Feedback",
     "Group",
-    "Health",
     "Instance",
     "Lease",
     "Limits",
     "Operator",
     "Outcome",
-    "Parallelism",
-    "Penalty",
     "Pool",
     "Progress",
     "Rate",
-    "Reaction",
     "Refusal",
     "Stats",
     "Status",

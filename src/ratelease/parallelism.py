@@ -119,7 +119,7 @@ class ParallelismConfig(Plain):
 
 @dataclass(frozen=True, slots=True)
 class ProviderHealth(Plain):
-    """How calls of one model go, in the whole fleet. Times are seconds; `average_response` is None before any sample."""
+    """How calls of one model go, in the whole fleet. Times are seconds; no sample yet: `average_response` None."""
 
     healthy: bool
     active_requests: int
@@ -274,7 +274,7 @@ class DynamicParallelismAdjuster:
         logger.debug("%a/%a: %s %a", provider, model, error_type, details)
 
     def attempt_recovery(self, provider: str, model: str) -> None:
-        """Look whether a step of recovery is due. Time alone decides that, for the whole fleet, so nobody has to call."""
+        """Look whether a step of recovery is due. Time alone decides that, so nobody has to call."""
         self._client.look(provider, model)
 
     def record_success(self, provider: str, model: str, response: Seconds) -> None:

@@ -127,7 +127,7 @@ def test_an_impossible_request_names_scope_need_and_limit(used: int, limit: int,
 def test_a_timeout_says_everything_there_is_to_know() -> None:
     """In words and as attributes."""
     refused = Refusal("openai", "concurrency", 3, 3, 4.25, "deadline", position=7)
-    error = admission.timed_out(refused, 30.04, 2)
+    error = admission.denied(refused, 30.04, 2)
     assert isinstance(error, WaitTimeout)
     assert str(error).startswith("no lease after 30.0 s at place 7 of the queue: openai uses 3 of 3 concurrency")
     assert "room is expected in 4.2 s" in str(error)
