@@ -98,8 +98,9 @@ def headers_of(headers: object) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        listed = getattr(headers, "items", None)
-        pairs = items(listed() if callable(listed) else headers, MOST_HEADERS)
+        # The class' own: an object that has every attribute, as mocks do, is no mapping for that.
+        listed = getattr(type(headers), "items", None)
+        pairs = items(headers if listed is None else listed(headers), MOST_HEADERS)
     except Exception:  # noqa: BLE001 - somebody else's mapping may do anything
         return found
     for pair in pairs:
@@ -119,7 +120,9 @@ def _value(value: object) -> str | None:
         return str(number)
     if type(value) is float:
         return format(value, "f") if abs(value) < 10**18 else None
-    return text(value) if not isinstance(value, list | tuple) else text([*value[:1], None][0])
+    if type(value) is list or type(value) is tuple:
+        value = value[0] if value else None
+    return text(value)
 
 
 def body_of(value: object) -> object:
