@@ -412,6 +412,7 @@ def test_an_answer_that_is_still_to_be_read_stays_unread() -> None:
     response = Response(429, {"retry-after": "2"}, unread=True)
     assert of(response) == Feedback(Outcome.THROTTLED, 2.0, status=429)
     assert of(error("httpx:HTTPStatusError", response=response)) == Feedback(Outcome.THROTTLED, 2.0, status=429)
+    assert response.touched == []
 
 
 def _raised(make: Callable[[], Any]) -> BaseException:
