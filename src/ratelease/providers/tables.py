@@ -168,7 +168,7 @@ TYPES = _types(
             requests:Timeout requests:ConnectTimeout urllib3:TimeoutError
             aiohttp:ServerTimeoutError botocore:ReadTimeoutError botocore:ConnectTimeoutError google:DeadlineExceeded
         """,
-        _VAGUE_TIMEOUT: "openai|anthropic|litellm:APITimeoutError litellm:Timeout",
+        _VAGUE_TIMEOUT: "openai|anthropic:APITimeoutError litellm:Timeout",
         FAILURE: """
             builtins:ConnectionError socket:gaierror socket:herror ssl:SSLError http:HTTPException
             httpx|httpx2:TransportError httpcore|httpcore2:NetworkError httpcore|httpcore2:ProtocolError
