@@ -184,7 +184,7 @@ def test_a_snapshot_is_read_scope_by_scope() -> None:
     assert [(each.paused, each.resumes_in) for each in scopes] == [(False, None), (True, 5.0), (True, None)]
     assert scopes[0].overrides == {"concurrency": 8}
     event = Event(999.0, "429 rate limit error", 8, 4, "requests")
-    assert scopes[0].reaction == Reaction(4, 8, 1.0, events=(event,), responses=(0.12, 0.08))
+    assert scopes[0].reaction == Reaction(4, 8, 1.0, at=1000.0, events=(event,), responses=(0.12, 0.08))
     rate = scopes[0].rates[0]
     assert (rate.dimension, rate.used, rate.limit, rate.remaining) == ("requests/60s", 120, 500, 380)
     assert queue is not None
