@@ -97,8 +97,8 @@ end
 -- Whether some scope learns from how calls end, so that good ends are worth telling.
 local watched = 0
 for _, scope in ipairs(path.scopes) do
-  local learned = scope.learned
-  if scope.adapted or learned and (learned.breaker or learned.quota or learned.failures or learned.episodes
+  local learned, adapted = scope.learned, scope.adapted
+  if adapted and (adapted.clean == 0 or adapted.streak > 0) or learned and (learned.breaker or learned.quota or learned.failures or learned.episodes
     or learned.grown) then watched = 1 end
 end
 
