@@ -37,7 +37,7 @@ local STOPPED = {'pause', 'breaker', 'quota', 'failures', 'episodes', 'grown'}
 
 local words, order = {}, {}
 local function put(word, value)
-  local name = string.match(word, '^(%l%d+)=') or string.match(word, '^[ch]') or word
+  local name = string.match(word, '^(%l%d+)=') or string.match(word, '^[chk]') or word
   if words[name] == nil then order[#order + 1] = name end
   words[name] = value
 end
@@ -90,6 +90,10 @@ local function keep(field, value)
 end
 keep('limits:', figures)
 keep('pause:', until_ms)
+if string.find(' ' .. figures, ' k%d') then
+  redis.call('HSET', KEYS[1], 'cools', 1)
+  if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], 60000) end
+end
 if redis.call('HGET', state, 'override') then
   redis.call('HSET', state, 'override', figures, 'pause', until_ms)
 end

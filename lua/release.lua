@@ -3,9 +3,10 @@
 --
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire
---       then four values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
---       settle it, or how its call went, see lib/react), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, and
---       what it has really used ("t800", '' if that is not known)
+--       then five values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
+--       settle it, or how its call went, see lib/react), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, what it
+--       has really used ("t800", '' if that is not known), and ms that its slot is to stay counted, since the call may
+--       run on ('' the cooldown of its scopes)
 -- Returns header as acquire, then a status a lease:
 --       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
 --       not claimed: its charges return)  4 unknown
@@ -24,6 +25,7 @@
 --- @include "lib/commit"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
+--- @include "lib/announce_cooling"
 --- @include "lib/header"
 local RELEASED, LOST, WITHDRAWN, UNKNOWN = 1, 2, 3, 4
 
@@ -31,20 +33,21 @@ local path = open_path()
 if path.refusal then return path.refusal end
 
 local UNSENT, SETTLE = '1', '2'
-local ids, how, may_land, usage = {}, {}, {}, {}
-for at = 10 + #path.specs, #ARGV, 4 do
+local ids, how, may_land, usage, holds = {}, {}, {}, {}, {}
+for at = 10 + #path.specs, #ARGV, 5 do
   ids[#ids + 1] = ARGV[at]
   how[#ids], may_land[#ids], usage[#ids] = ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 3]
+  holds[#ids] = tonumber(ARGV[at + 4]) or 0
 end
 local texts = redis.call('HMGET', path.records, 'hold', unpack(ids))
 local hold = tonumber(texts[1])
-local counts = false
+local counts = path.cools and true or false
 for i, id in ipairs(ids) do
   local kept = record(texts[i + 1])
   path.entries[id] = kept or false
   path.recorded = path.recorded or kept
   -- Also where the lease has charged no tokens: a rate may count them by now.
-  if how[i] == UNSENT or kept and how[i] > '9' or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
+  if how[i] == UNSENT or kept and how[i] > '9' or holds[i] > 0 or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
 end
 local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 
@@ -52,6 +55,9 @@ path.nobody_waits = nobody_waits(path)
 sweep(path, ids)
 local somebody_waits = not path.nobody_waits or next(path.enqueue)
 if somebody_waits or counts then load_scopes(path) end
+
+local cooldown = 0
+for _, scope in ipairs(path.scopes) do cooldown = math.max(cooldown, scope.cooldown or 0) end
 
 local statuses, timed = {}, false
 for i, id in ipairs(ids) do
@@ -69,7 +75,8 @@ for i, id in ipairs(ids) do
     if how[i] == SETTLE then
       path.dirty[id], bury = true, false
     else
-      drop_lease(path, id, kept, alive)
+      local linger = alive and how[i] ~= UNSENT and math.max(cooldown, holds[i]) or 0
+      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, holds[i] > cooldown and 'h:' or 'c:')
     end
     statuses[i] = alive and RELEASED or LOST
     if alive and how[i] ~= UNSENT and how[i] ~= SETTLE then
@@ -107,6 +114,7 @@ if somebody_waits then
   timer = head_timer(path)
 end
 commit(path, false)
+announce_cooling(path)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   if not texts[1] then redis.call('PEXPIRE', path.records, 2 * path.ttl) end

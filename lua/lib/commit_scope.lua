@@ -4,7 +4,10 @@
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
-  if scope.tend or #added > 0 and scope.was_empty then redis.call('PEXPIRE', scope.leases, 2 * path.ttl) end
+  local lives = math.max(2 * path.ttl, path.lingers or 0)
+  if (scope.tend or path.lingers or #added > 0 and scope.was_empty) and redis.call('PTTL', scope.leases) < lives then
+    redis.call('PEXPIRE', scope.leases, lives)
+  end
   if scope.late and #scope.late > 0 then
     local expiries = {}
     for _, member in ipairs(scope.late) do
@@ -56,6 +59,7 @@ local function commit_scope(path, scope, added, dropped)
     redis.call('PEXPIRE', scope.windows, scope.longest + 1000)
   end
   if scope.adopt then
+    if scope.cooldown then redis.call('HSET', path.store, 'cools', 1) end
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
       'override', scope.override, 'pause', string.format('%.0f', scope.paused_by_hand), 'in_force', scope.in_force)
     if scope.newly_flagged then redis.call('HSET', scope.state, 'learned', '1') end

@@ -48,6 +48,7 @@ local function load_scope(path, k)
   scope.in_force = merge_limits(scope.agreed, scope.override)
   scope.base = tonumber(string.match(scope.in_force, '^c(%d+)'))
   scope.limit = scope.base
+  scope.cooldown = tonumber(string.match(scope.in_force, '%f[%l]k(%d+)'))
   load_rates(scope, scope.in_force, path.now)
   -- The windows may outlive the state, which only the newest instances renew: then they say what counted in them.
   local counted_by = kept[5] or not scope.unknown and redis.call('HGET', scope.windows, 'by')

@@ -7,15 +7,15 @@ local function merge_limits(agreed, override)
   if override == '' then return agreed end
   local words, order = {}, {}
   for word in string.gmatch(agreed .. ' ' .. override, '%S+') do
-    local name = string.match(word, '^(%l%d+)=') or string.match(word, '^([ch])%d+$')
+    local name = string.match(word, '^(%l%d+)=') or string.match(word, '^([chk])%d+$')
     if name then
       if not words[name] then order[#order + 1] = name end
       local guard = not string.find(word, '+', 1, true) and string.match(words[name] or '', '%+%d+$')
       words[name] = word .. (guard or '')
     end
   end
-  local merged = {words.c}
-  if words.h then merged[#merged + 1] = words.h end
+  local merged = {}
+  for _, name in ipairs({'c', 'h', 'k'}) do merged[#merged + 1] = words[name] end
   for _, name in ipairs(order) do
     local window = tonumber(string.match(name, '^%l(%d+)$'))
     if window then

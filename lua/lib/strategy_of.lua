@@ -10,7 +10,7 @@
 local function strategy_of(scope)
   if scope.strategy then return scope.strategy end
   local strategy, words = {}, string.match(scope.agreed, ' (%u.*)$')
-  strategy.reacts = words ~= nil or scope.in_force ~= 'none'
+  strategy.reacts = words ~= nil or string.find(scope.in_force, '^c%d') ~= nil or string.find(scope.in_force, '=') ~= nil
   if strategy.reacts then
     words = words or 'P10000,30000,rate_limit=2000,capacity=1500,timeout=1000,schema_violation=500'
     for name, rest in string.gmatch(words, '(%u)(%S*)') do strategy[name] = rest end

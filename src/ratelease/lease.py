@@ -15,8 +15,9 @@ from .core.feedback import Feedback, feedback_of
 from .core.model import Outcome
 from .core.scripts import Ending
 from .core.usage import Usage
+from .errors import ConfigError
 from .providers import classify
-from .shell import held_here
+from .shell import Seconds, held_here, seconds_of
 from .store.hold import Hold
 from .store.log import logger
 from .streams import AsyncLeasedStream, LeasedStream, feedback_on
@@ -24,6 +25,19 @@ from .streams import AsyncLeasedStream, LeasedStream, feedback_on
 # What ends leases: these holds by these endings, and further endings that nobody waits for.
 ReleaseNow = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], None]
 ReleaseSoon = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], Awaitable[None]]
+
+
+LONGEST_HOLD = 600.0
+
+
+def hold_of(hold: Seconds | None) -> float | None:
+    """How long a slot is to stay counted, in seconds; ConfigError for what is no such time."""
+    if hold is None:
+        return None
+    seconds = seconds_of(hold, "hold")
+    if seconds > LONGEST_HOLD:
+        raise ConfigError(f"a hold lasts at most {LONGEST_HOLD:.0f} seconds, not {seconds:g}")
+    return seconds
 
 
 class _LeaseBase:
@@ -118,14 +132,16 @@ class _LeaseBase:
         elif self._hold.settle(found) and not self._hold.ended:
             self._hold.runtime.keeper.settle_soon(self._hold)
 
-    def end(self, feedback: Feedback, usage: object = None, *, clean: bool = True) -> tuple[Hold, Ending] | None:
+    def end(
+        self, feedback: Feedback, usage: object = None, *, clean: bool = True, hold: float | None = None
+    ) -> tuple[Hold, Ending] | None:
         """What releasing it sends; None if it has ended, or was handed to a stream or another process."""
         found = Usage.of(usage)
         if found is not None and not self._hold.ended:
             self._hold.settle(found)
         ended_before = self._hold.ended
         ending = self._hold.end(
-            unsent=feedback.outcome is Outcome.UNSENT, lesson=self._hold.lesson(feedback, clean=clean)
+            unsent=feedback.outcome is Outcome.UNSENT, lesson=self._hold.lesson(feedback, clean=clean), hold=hold
         )
         # Also where there is nothing to send: the store may never have heard of it.
         if self._hold.ended and not ended_before:
@@ -165,7 +181,14 @@ class Lease(_LeaseBase):
         super().__init__(hold)
         self._release = release
 
-    def release(self, outcome: Outcome | Feedback = Outcome.OK, usage: object = None, *, clean: bool = True) -> None:
+    def release(
+        self,
+        outcome: Outcome | Feedback = Outcome.OK,
+        usage: object = None,
+        *,
+        clean: bool = True,
+        hold: Seconds | None = None,
+    ) -> None:
         """
         Give the slot back. Only the first call does anything; it never raises for the store's sake.
 
@@ -179,10 +202,17 @@ class Lease(_LeaseBase):
 
             clean: False if the call has succeeded only after a failure that was tried again: such a success does not
                 count as a sign that the provider has capacity to spare.
+
+            hold: Seconds that the slot stays counted, since the call may run on at the provider; up to ten minutes.
+                None: as the cooldown and the usage source of its scopes say.
+
+        Raises:
+
+            ConfigError: An argument is wrong; the lease is not released.
         """
-        feedback = feedback_of(outcome)
+        feedback, seconds = feedback_of(outcome), hold_of(hold)
         try:
-            ended = self.end(feedback, usage, clean=clean)
+            ended = self.end(feedback, usage, clean=clean, hold=seconds)
             if ended is not None:
                 self._release([ended], [])
         except BaseException:
@@ -230,10 +260,15 @@ class AsyncLease(_LeaseBase):
         self._release = release
 
     async def release(
-        self, outcome: Outcome | Feedback = Outcome.OK, usage: object = None, *, clean: bool = True
+        self,
+        outcome: Outcome | Feedback = Outcome.OK,
+        usage: object = None,
+        *,
+        clean: bool = True,
+        hold: Seconds | None = None,
     ) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        ended = self.end(feedback_of(outcome), usage, clean=clean)
+        ended = self.end(feedback_of(outcome), usage, clean=clean, hold=hold_of(hold))
         if ended is not None:
             await self._release([ended], [])
 

@@ -118,6 +118,9 @@ class Limits(Checked, frozen=True):
         guard: Seconds that a charge counts beyond its window, since calls reach the provider later than they are
             granted. 0 to 60; never more than a tenth of the window is used.
 
+        cooldown: Seconds that a slot stays counted after its release, where the provider's own count of calls in flight
+            lags. No limit by itself.
+
         strategy: How the scope reacts to failures of the provider: "penalty", "parallelism", "decrement", "in_flight",
             "breaker" or "off"; one of :mod:`ratelease.strategies` with its figures; or several together. None:
             `Config.strategy`.
@@ -139,6 +142,7 @@ class Limits(Checked, frozen=True):
     concurrency: Count | None = None
     headroom: Annotated[float, number(0.1, 1.0)] | None = None
     guard: Annotated[float, number(0, 60, " seconds")] = DEFAULT_GUARD
+    cooldown: Annotated[float, number(0, 600, " seconds")] | None = None
     strategy: StrategyField = None
 
     @model_validator(mode="after")
@@ -167,7 +171,7 @@ class Limits(Checked, frozen=True):
         Further rates are called "requests/10s". What was not given, or given as None, is not in it.
         """
         figures: dict[str, float] = {rate.name: rate.limit for rate in self.windows}
-        for name in ("concurrency", "headroom", "guard"):
+        for name in ("concurrency", "headroom", "cooldown", "guard"):
             value = getattr(self, name)
             if value is not None and name in self.model_fields_set:
                 figures[name] = value

@@ -72,7 +72,7 @@ class _Verbs:
         if unknown:
             raise ConfigError(
                 f"unset_limits knows no figure {', '.join(unknown)}: figures are concurrency, rpm, rpd, tpm, tpd, "
-                "itpm, otpm, burst, headroom, and rates such as 'requests/10s'"
+                "itpm, otpm, burst, headroom, cooldown, and rates such as 'requests/10s'"
             )
         return self._configure(provider, model, "unset", " ".join(name for name in names.values() if name), reason)
 

@@ -128,7 +128,7 @@ class Store:
     def configure(self, scope: str, verb: str, what: str = "") -> tuple[str, int]:
         """Act as an operator; returns the figures that are set and the ms until which the scope is paused."""
         reply = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry"))
-        if len(reply) == 2:
+        if reply[0] == 2:
             raise LookupError(f"known causes are {scripts.causes_in(reply[1].decode())}")
         _, _, figures, pause = reply
         return figures.decode(), pause
@@ -249,7 +249,10 @@ class Instance:
     ) -> list[Ended]:
         """End these in one call; `lesson` says how their calls went ("t,2000,r")."""
         line = model if isinstance(model, Line) else self.line(model)
-        endings = [Ending(line, id, unsent, may_land, lesson=lesson) for id in ids]
+        return self.end(*(Ending(line, id, unsent, may_land, lesson=lesson) for id in ids))
+
+    def end(self, *endings: Ending) -> list[Ended]:
+        """End leases in all the ways there are."""
         header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, endings)))
         self._note(header)
         return ended
@@ -257,10 +260,7 @@ class Instance:
     def settle(self, model: str | Line, id: str, usage: str, *, ends: bool = True) -> Ended:
         """Say what a lease has really used ("t200"), with its release or before."""
         line = model if isinstance(model, Line) else self.line(model)
-        ending = Ending(line, id, usage=usage, only_settle=not ends)
-        header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, [ending])))
-        self._note(header)
-        return ended[0]
+        return self.end(Ending(line, id, usage=usage, only_settle=not ends))[0]
 
     def grant(self, model: str | Line, *, foreign: bool = False) -> list[str]:
         """Hand on what is free; returns this instance's unclaimed ids. `foreign`: as for a path it knows nothing of."""

@@ -57,7 +57,7 @@ def test_a_limit_must_be_a_positive_whole_number(name: str, value: object) -> No
         ),
         (
             lambda: Limits(requests=5),
-            "known are burst, concurrency, guard, headroom, itpm, otpm, rates, rpd, rpm, strategy, tpd,",
+            "known are burst, concurrency, cooldown, guard, headroom, itpm, otpm, rates, rpd, rpm, strategy, tpd,",
         ),
         (lambda: Config(lease_tll=5), r"Config\.lease_tll is not known: did you mean lease_ttl\?"),
     ],

@@ -64,15 +64,15 @@ def test_a_wait_is_whole_ms_for_ever_or_not_at_all(session: Session, changes: di
 
 
 def test_a_batch_repeats_the_last_arguments(session: Session) -> None:
-    """Five values a request, four an ending, four a lease."""
+    """Five values a request, five an ending, four a lease."""
     call = scripts.acquire(session, KEYSPACE, [request(1), request(2, n=3, weight=2, costs="r1t9")], 20.0)
     assert call.arguments[12:] == ["id-1", 1, 1, 30_000, "r1", "id-2", 3, 2, 30_000, "r1t9"]
     endings = [Ending(LINE, "a"), Ending(LINE, "b", unsent=True, may_land=True)]
-    endings.append(Ending(LINE, "c", usage="t9", only_settle=True))
+    endings.append(Ending(LINE, "c", usage="t9", only_settle=True, hold=350))
     assert scripts.release(session, KEYSPACE, endings).arguments[12:] == [
-        *("a", "0", 0, ""),
-        *("b", "1", 1, ""),
-        *("c", "2", 0, "t9"),
+        *("a", "0", 0, "", ""),
+        *("b", "1", 1, "", ""),
+        *("c", "2", 0, "t9", 350),
     ]
     held = [Held("a", 1, 999, "r1"), Held("b", 2, 998, "r1t9")]
     call = scripts.renew(session, KEYSPACE, LINE, held, "epoch-0")

@@ -16,6 +16,9 @@ from .plain import Plain
 UNIT_LETTERS: dict[str, str] = {"requests": "r", "tokens": "t", "input_tokens": "i", "output_tokens": "o"}
 LETTER_UNITS: dict[str, str] = {letter: unit for unit, letter in UNIT_LETTERS.items()}
 
+# Figures that are no rate, as scripts name them.
+_PLAIN: dict[str, str] = {"c": "concurrency", "h": "headroom", "k": "cooldown"}
+
 # A pause until this ms ends when an operator resumes; the highest number that every Lua keeps whole.
 UNTIL_RESUMED = 2**53 - 1
 
@@ -243,6 +246,8 @@ def spec_of(limits: Limits | None, headroom: float = 1.0, strategy: tuple[Strate
     headroom = limits.headroom if limits.headroom is not None else headroom
     if headroom < 1:
         parts.append(f"h{per_mille(headroom)}")
+    if limits.cooldown is not None:
+        parts.append(f"k{round(limits.cooldown * 1000)}")
     for rate in limits.windows:
         guard = min(round(limits.guard * 1000), rate.window_ms // 10)
         parts.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}+{guard}")
@@ -258,6 +263,8 @@ def overrides_of(limits: Limits) -> str:
     words = [] if limits.concurrency is None else [f"c{limits.concurrency}"]
     if limits.headroom is not None:
         words.append(f"h{per_mille(limits.headroom)}")
+    if limits.cooldown is not None:
+        words.append(f"k{round(limits.cooldown * 1000)}")
     for rate in limits.windows:
         guard = f"+{min(round(limits.guard * 1000), rate.window_ms // 10)}" if "guard" in limits.figures else ""
         words.append(f"{UNIT_LETTERS[rate.of]}{rate.window_ms}={rate.limit}{guard}")
@@ -271,10 +278,10 @@ def figures_of(spec: str) -> Figures:
         name, _, limit = word.partition("=")
         if limit:
             limit = limit.partition("+")[0]
-        elif word[:1] in ("c", "h"):
+        elif word[:1] in ("c", "h", "k"):
             name, limit = word[:1], word[1:]
         if limit.isdecimal():
-            figures[figure_label(name)] = int(limit) / 1000 if name == "h" else int(limit)
+            figures[figure_label(name)] = int(limit) / 1000 if name in ("h", "k") else int(limit)
     return figures
 
 
@@ -293,8 +300,8 @@ def usage_text(used: Mapping[str, int]) -> str:
 
 def figure_label(name: str) -> str:
     """The name of a figure of a script: "h" is headroom, "r60000" is rpm, "r10000" is requests/10s."""
-    if name == "h":
-        return "headroom"
+    if name in _PLAIN:
+        return _PLAIN[name]
     for short, (unit, per) in SHORT_FORMS.items():
         if name == f"{UNIT_LETTERS[unit]}{per * 1000:.0f}":
             return short
@@ -303,8 +310,8 @@ def figure_label(name: str) -> str:
 
 def figure_name(label: str) -> str | None:
     """The inverse of :func:`figure_label`; None for what is no figure."""
-    if label in ("concurrency", "headroom"):
-        return label[0]
+    if label in _PLAIN.values():
+        return next(name for name, plain in _PLAIN.items() if plain == label)
     if label in SHORT_FORMS:
         unit, per = SHORT_FORMS[label]
         return f"{UNIT_LETTERS[unit]}{per * 1000:.0f}"

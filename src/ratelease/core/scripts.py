@@ -47,7 +47,7 @@ class Ending:
 
     `unsent`: its charges return. `may_land`: its acquire may yet arrive, so a tombstone must stay. `usage`: what the
     call has really used, as scripts read it. `only_settle`: the lease stays. `lesson`: what the fleet learns from how
-    its call went, see :func:`ratelease.core.feedback.lesson`.
+    its call went, see :func:`ratelease.core.feedback.lesson`. `hold`: ms that its slot is to stay counted.
     """
 
     line: Line
@@ -57,6 +57,7 @@ class Ending:
     usage: str = ""
     only_settle: bool = False
     lesson: str = ""
+    hold: int = 0
 
     @property
     def how(self) -> str:
@@ -143,7 +144,7 @@ def release(session: Session, keyspace: Keyspace, endings: Sequence[Ending]) -> 
     """End all of these, which are of one line."""
     arguments: list[Any] = []
     for ending in endings:
-        arguments += (ending.id, ending.how, int(ending.may_land), ending.usage)
+        arguments += (ending.id, ending.how, int(ending.may_land), ending.usage, ending.hold or "")
     return _path_call(RELEASE, session, keyspace, endings[0].line, arguments)
 
 

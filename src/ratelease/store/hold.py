@@ -110,7 +110,7 @@ class Hold:
         """As release needs it to settle a lease that stays."""
         return Ending(self.line, self.id, usage=self.usage, only_settle=True)
 
-    def end(self, *, unsent: bool = False, lesson: str = "") -> Ending | None:
+    def end(self, *, unsent: bool = False, lesson: str = "", hold: float | None = None) -> Ending | None:
         """
         Take it from the keeper; what is to be sent. None if it has ended before, is another process's, or if the store
         has never heard of it.
@@ -120,7 +120,7 @@ class Hold:
         self.ended = True
         if self.flags and not self.registering:
             return None
-        return self.ending(unsent=unsent, lesson=lesson)
+        return self.ending(unsent=unsent, lesson=lesson, hold=hold)
 
     def give_up(self) -> list[Ending]:
         """End it for an owner that is gone without releasing it."""
@@ -130,7 +130,7 @@ class Hold:
         logger.warning("a lease was dropped without release; it is released now. Acquired at %s", self.place)
         return [ending] if ending is not None else []
 
-    def ending(self, *, unsent: bool = False, lesson: str = "") -> Ending:
+    def ending(self, *, unsent: bool = False, lesson: str = "", hold: float | None = None) -> Ending:
         """As release needs it."""
         # The call that registers a lease of an outage may be under way.
         return Ending(
@@ -140,6 +140,7 @@ class Hold:
             may_land=self.request.may_land or bool(self.flags),
             usage=self.usage,
             lesson=lesson,
+            hold=round((hold or 0.0) * 1000),
         )
 
     def lesson(self, feedback: Feedback, *, clean: bool) -> str:
