@@ -27,7 +27,7 @@ def test_a_released_slot_cools_and_nothing_brings_it_back_or_ends_it(make_store:
     assert one.acquire("gpt-4o").granted
 
 
-@pytest.mark.covers("UG-09", "QU-18")
+@pytest.mark.covers("UG-09")
 def test_the_end_of_a_cooldown_is_announced_to_whoever_waits(make_store: MakeStore, clock: DrivenClock) -> None:
     """To the head of the path, and to that of another path of the same provider; granted then, and not before."""
     store = make_store(limits={"openai": Limits(concurrency=1, cooldown=1.0)})
