@@ -9,6 +9,7 @@ from .core.figures import EffectiveLimits
 from .core.instances import Instance
 from .core.model import Outcome, Refusal
 from .core.progress import Done, Progress, Stats
+from .core.provider_usage import ProviderUsage
 from .core.status import Status
 from .core.usage import Usage
 from .lease import AsyncGroup, AsyncLease, Group, Lease
@@ -36,6 +37,7 @@ __all__ = [
     "Outcome",
     "Pool",
     "Progress",
+    "ProviderUsage",
     "Rate",
     "Refusal",
     "Stats",

@@ -63,9 +63,9 @@ class Usage(Plain):
         if number is not None:
             return cls(tokens=number)
         # A usage object may lie in the answer, and its figures one level below that (Cohere).
-        outer = [found for name in _HOLDERS if (found := _read(obj, name)) is not None]
+        outer = [found for name in _HOLDERS if (found := read(obj, name)) is not None]
         for place in (*outer, obj):
-            for each in (place, *(_read(place, name) for name in _INNER)):
+            for each in (place, *(read(place, name) for name in _INNER)):
                 usage = _figures(each)
                 if usage is not None:
                     return usage
@@ -162,7 +162,7 @@ def _sum(obj: object, name: str, more: str) -> int | None:
 
 
 def _count(obj: object, name: str) -> int | None:
-    return _number(_read(obj, name))
+    return _number(read(obj, name))
 
 
 def _number(value: object) -> int | None:
@@ -181,7 +181,7 @@ def _number(value: object) -> int | None:
         return None
 
 
-def _read(obj: object, name: str) -> object:
+def read(obj: object, name: str) -> object:
     """One key of a mapping or one attribute of anything else; None where there is none or it raises."""
     try:
         return obj.get(name) if isinstance(obj, Mapping) else getattr(obj, name, None)
