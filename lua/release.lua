@@ -19,6 +19,7 @@
 --- @include "lib/advance"
 --- @include "lib/lease_ids"
 --- @include "lib/drop_lease"
+--- @include "lib/hold_there"
 --- @include "lib/uncharge"
 --- @include "lib/settle"
 --- @include "lib/react"
@@ -76,7 +77,9 @@ for i, id in ipairs(ids) do
       path.dirty[id], bury = true, false
     else
       local linger = alive and how[i] ~= UNSENT and math.max(cooldown, holds[i]) or 0
-      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, holds[i] > cooldown and 'h:' or 'c:')
+      local given_up = alive and holds[i] == 0 and string.find(how[i], '^[cw]') ~= nil
+      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, (given_up or holds[i] > cooldown) and 'h:' or 'c:')
+      if given_up then hold_there(path, id, kept, linger > 0) end
     end
     statuses[i] = alive and RELEASED or LOST
     if alive and how[i] ~= UNSENT and how[i] ~= SETTLE then

@@ -7,7 +7,8 @@
 --       none agreed), limits agreed, limits in force, what operators have set, pause until, use, paths in its index,
 --       concurrency limit in force, reduced by what was learned (-1: none), before that (-1), penalty, limit of the
 --       parallelism ('' none), reduced of the decrement, breaker, quota, as lib/load_learned has them, history and
---       responses ('' none), as lib/commit_learned writes them, rates, then for each rate: name, used, limit
+--       responses ('' none), as lib/commit_learned writes them, gate, usage, poller, blind, cap, as lib/load_gate has
+--       them, slots that cool, slots that are held, rates, then for each rate: name, used, limit
 -- Writes nothing.
 -- Cost: O(scopes + rates), O(log n) of leases and waiters.
 --- @include "lib/open_path"
@@ -45,6 +46,15 @@ for _, scope in ipairs(path.scopes) do
   add(learned.breaker or '')
   add(learned.quota or '')
   for _, text in ipairs({'history', 'responses'}) do add(redis.call('HGET', scope.learned_key, text) or '') end
+  for _, name in ipairs({'gate', 'usage', 'poller', 'blind', 'cap'}) do add(learned[name] or '') end
+  local cooling, held = 0, 0
+  for _, member in ipairs(path.cools and scope.use > 0 and redis.call('ZRANGEBYSCORE', scope.leases,
+    '(' .. string.format('%.0f', path.now), '+inf') or {}) do
+    local kind = string.sub(member, 1, 2)
+    cooling, held = cooling + (kind == 'c:' and 1 or 0), held + (kind == 'h:' and 1 or 0)
+  end
+  add(cooling)
+  add(held)
   add(#scope.rates)
   for _, rate in ipairs(scope.rates) do
     add(rate.name)

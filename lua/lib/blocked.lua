@@ -1,6 +1,7 @@
 --- @include "lib/rate_frees_at"
 --- @include "lib/until_resumed"
 --- @include "lib/breaker_block"
+--- @include "lib/usage_block"
 -- What keeps a request with this ticket from being granted now, or nil where it fits.
 --
 -- Of several reasons an empty account is told first, and a pause that only an operator ends; then one that names a time, the latest of them;
@@ -50,5 +51,13 @@ local function blocked(path, want, ticket)
       behind = behind or {scope = scope.number, dimension = 'queue', used = scope.use, limit = scope.limit or 0, at = 0}
     end
   end
-  return timed or full or behind
+  if timed or full or behind then return timed or full or behind end
+  -- Last: nobody asks the provider for a request that could not go anyway.
+  for _, scope in ipairs(path.scopes) do
+    if scope.gate then
+      local usage = usage_block(path, scope, want.n * want.weight, ticket < 2 ^ 52)
+      if usage then return usage end
+    end
+  end
+  return nil
 end

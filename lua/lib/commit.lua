@@ -3,12 +3,14 @@
 --- @include "lib/commit_store"
 --- @include "lib/housekeep"
 --- @include "lib/record_text"
+--- @include "lib/want_poll"
 -- Write all that this script has decided, and send what it has to tell.
 --
 -- Whether Redis refuses a script when memory is full depends on its first write. `growing`: this call admits new
 -- ids and must fail clean, so it begins with a write that grows. Otherwise it begins with one that does not, and
 -- then renewal, release and claims go through at maxmemory.
 local function commit(path, growing)
+  want_poll(path)
   if not growing then redis.call('PEXPIRE', path.store, 4 * path.ttl) end
   local texts, gone = {}, {}
   for id in pairs(path.dirty) do

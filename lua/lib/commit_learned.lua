@@ -4,8 +4,7 @@
 -- look no more.
 local function commit_learned(path, scope)
   local learned = scope.learned
-  -- A scope that nobody here knows has no state that could say so.
-  if not learned or scope.unknown then return end
+  if not learned then return end
   local adapted, week = scope.adapted, 604800000
   if adapted and adapted.moved then
     learned.parallel = string.format('%.4f %.0f %.0f %.0f %.0f', adapted.current, adapted.at, adapted.peak,
@@ -47,10 +46,11 @@ local function commit_learned(path, scope)
     local at = string.match(text or '', ' (%d+)$')
     return not at or path.now - tonumber(at) > lifetime
   end
-  local resting = scope.penalty == 0 and not learned.reduced and not learned.breaker and not learned.quota
+  -- A scope that nobody here knows has no state that could say so.
+  local resting = not learned.gate and scope.penalty == 0 and not learned.reduced and not learned.breaker and not learned.quota
     and not learned.failures and scope.paced <= path.now and scope.pause + 1000 <= path.now
     and passed(learned.episodes, 30000) and passed(learned.grown, 600000)
-  if resting == scope.flagged and (#fields > 0 or #gone > 0 or scope.tend) then
+  if not scope.unknown and resting == scope.flagged and (#fields > 0 or #gone > 0 or scope.tend) then
     redis.call('HSET', scope.state, 'learned', resting and '0' or '1')
   end
 end

@@ -4,6 +4,7 @@
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
+  for member, expiry in pairs(scope.held or {}) do redis.call('ZADD', scope.leases, string.format('%.0f', expiry), member) end
   local lives = math.max(2 * path.ttl, path.lingers or 0)
   if (scope.tend or path.lingers or #added > 0 and scope.was_empty) and redis.call('PTTL', scope.leases) < lives then
     redis.call('PEXPIRE', scope.leases, lives)

@@ -3,7 +3,8 @@
 --- @include "lib/penalty_now"
 --- @include "lib/adapt"
 --- @include "lib/learn"
--- Reduce the limit of a scope to what it has learned: scope.limit is what holds now, scope.base what is agreed on.
+--- @include "lib/load_gate"
+-- Reduce the limit of a scope to what it has learned, and to what the provider says of its own: scope.limit is what holds now, scope.base what is agreed on.
 -- Each strategy that is enabled takes its part; never below 1. A scope of rates alone is slowed instead: scope.slow
 -- says by how much, see pace().
 local function effective(path, scope)
@@ -30,6 +31,12 @@ local function effective(path, scope)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
     end
+  end
+  load_gate(path, scope)
+  local told = scope.gate and scope.gate.limit
+  if told then
+    scope.base = scope.base or told
+    limit = math.min(limit or told, told)
   end
   scope.limit = limit
 end

@@ -1,4 +1,5 @@
 --- @include "lib/standing"
+--- @include "lib/usage_block"
 -- Whether the path that stands first in a scope's index is worth a try: its head fits into what the scope has to
 -- spare, or no longer waits. A head that another scope blocks is tried through that one.
 local function head_is_due(path, scope)
@@ -8,6 +9,7 @@ local function head_is_due(path, scope)
   if tonumber(deadline) > 0 and tonumber(deadline) <= path.now then return true end
   if size == '' or scope.pause > path.now or (scope.slow or scope.ramp) and scope.paced > path.now + 50
     or scope.limit and scope.use + tonumber(size) > scope.limit then return false end
+  if scope.gate and usage_block(path, scope, tonumber(size), true) then return false end
   for _, rate in ipairs(scope.rates) do
     local need = tonumber(string.match(needs, rate.unit .. '(%d+)') or 0)
     if need > 0 and rate.total + rate.added + need > rate.limit then return false end

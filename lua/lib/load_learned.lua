@@ -10,10 +10,11 @@
 --     breaker      "<until> <good> <needed> <open ms> <probe>", quota: the same for an empty account
 --     failures     in a row, of a closed breaker
 --     shown        the limit that was last announced
+--     gate, usage, grants, recent, wanted, blind, poller, polling, cap    of a usage source, see load_gate()
 local function load_learned(scope)
   if scope.learned then return scope.learned end
   local names = {'cut', 'stall', 'penalty', 'parallel', 'reduced', 'paced', 'pause', 'episodes', 'grown', 'breaker',
-    'quota', 'failures', 'shown'}
+    'quota', 'failures', 'shown', 'gate', 'usage', 'grants', 'recent', 'wanted', 'blind', 'poller', 'polling', 'cap'}
   local values, learned = redis.call('HMGET', scope.learned_key, unpack(names)), {changed = {}}
   for i, name in ipairs(names) do learned[name] = values[i] or nil end
   scope.learned = learned

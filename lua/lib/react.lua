@@ -16,12 +16,13 @@
 -- `lesson`: a letter, then by commas: ms that the provider wants to wait (-1: it has not said), what was exceeded, and
 -- the length of a pause where it has not said (none: it grows)
 --     o success, clean (of a report: and ms that it took)    t throttled    v overloaded    w timeout    e error    q quota
+--     c cancelled, which says nothing of the provider
 --     !<cause>            a penalty for this cause, whatever the epoch
 local function react(path, lesson, at, id)
   load_scopes(path)
   local letter, wait, dimension, fixed = string.match(lesson, '^(%l),?(%-?%d*),?(%l?),?(%d*)$')
   local cause = string.match(lesson, '^!([%l_]+)$')
-  if path.unknown or not (letter or cause) then return end
+  if path.unknown or letter == 'c' or not (letter or cause) then return end
   local scope = reacting_scope(path)
   if letter == 'q' then scope = dimension == 'm' and path.scopes[1] or path.scopes[#path.scopes - 1] end
   if not scope.learned then effective(path, scope) end

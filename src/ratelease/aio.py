@@ -30,6 +30,7 @@ from .store.gate import Place
 from .store.hold import Hold, caller_place
 from .store.perform import perform_async
 from .store.waiter import Waiter
+from .watching import Watches
 
 T = TypeVar("T", AsyncLease, AsyncGroup)
 R = TypeVar("R")
@@ -59,7 +60,7 @@ class Acquiring(Generic[T]):
             await self._entered.__aexit__(kind, error, trace)
 
 
-class AsyncClient(MakesAsyncTargets, LearnsAsync, Shell):
+class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For event loops.
 

@@ -30,13 +30,14 @@ from .store.perform import perform
 from .store.waiter import Failable, Waiter
 from .store.wake import Wake
 from .target import MakesTargets
+from .watching import Watches
 
 Entered = Callable[[Failable], None]
 
 T = TypeVar("T")
 
 
-class Client(MakesTargets, Learns, Shell):
+class Client(MakesTargets, Learns, Watches, Shell):
     """
     A rate limiter that every process with the same store and namespace shares. For threads.
 

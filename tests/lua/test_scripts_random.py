@@ -2,7 +2,7 @@
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -76,9 +76,16 @@ KINDS: dict[str, float] = {
     "lost": 0.5,
     "set": 2,
     "report": 3,
+    "usage": 4,
 }
 # How calls went: a good deal better than not, or nobody would be granted anything.
 LESSONS = (*[""] * 6, *["o"] * 6, "t,-1,", "t,300,r", "t,-1,c", "v,-1,", "w,-1,", "e,-1,", "q,400,")
+USAGES = (
+    *[("poll", [9000, 3000, 0, 0, 300, 4000, 1500, 5000, 350, 1])] * 3,
+    ("poll", [9000, 3000, 1, 1, 300, 4000, 1500, 0, 0, 0]),
+    *[("seen", [count, limit, -1]) for count, limit in ((0, -1), (2, 3), (4, -1), (-1, -1))],
+    ("leave", []),
+)
 REPORTS = ("o,120", "t,-1,", "t,200,", "t,-1,,150", "w,-1,", "v,100,", "!timeout", "q,300,m")
 SETTINGS = [
     ("set", "c2"),
@@ -120,7 +127,11 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
     elif kind == "release":
         ids = [id] + [f"{model}-{pick.randrange(30)}" for _ in range(pick.choice((0, 0, 2)))]
         one.release_all(
-            line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3, lesson=pick.choice(LESSONS)
+            line,
+            ids,
+            unsent=pick.random() < 0.3,
+            may_land=pick.random() < 0.3,
+            lesson=pick.choice(LESSONS) if kinds["report"] else "",
         )
     elif kind == "report":
         with suppress(LookupError):
@@ -140,6 +151,9 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
         one.beat(leave=kind == "leave")
     elif kind == "backdate":
         one.backdate(line, f"late-{number}", [(pick.choice((0, 900, 30_000, 90_000)), f"r{n}t{number}")])
+    elif kind == "usage":
+        provider = line.path.scopes[-2].split(":")[1]
+        one.usage(f"{provider}/-", *pick.choice(USAGES))  # type: ignore[arg-type]
     elif kind == "look":
         one.look(line)
     else:
@@ -151,11 +165,11 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
 
 
 def run(
-    store: Store, seed: int, count: int, move: Callable[[int], None] = lambda _ms: None, *, settings: bool = True
+    store: Store, seed: int, count: int, move: Callable[[int], None] = lambda _ms: None, *, left_out: Sequence[str] = ()
 ) -> None:
     """Many random calls by three instances; before each, `move` is given the ms that a clock goes on by."""
     pick = random.Random(seed)
-    kinds = KINDS if settings else {**KINDS, "set": 0}
+    kinds = {**KINDS, **dict.fromkeys(left_out, 0)}
     instances = [store.instance() for _ in range(3)]
     for _ in range(count):
         step = pick.choice(STEPS)
@@ -228,7 +242,7 @@ def test_the_scripts_as_they_are_sent_answer_alike_where_time_plays_no_part(
         for client in (fake, client_of_each):
             client.flushall()
             store = Recorder(client)
-            run(store, 3, 300, settings=False)
+            run(store, 3, 300, left_out=("set", "report", "usage"))
             told.append([timeless(*each) for each in store.replies])
         fake.flushall()
     assert told[0] == told[1]
@@ -285,7 +299,7 @@ def test_no_key_is_left_once_everybody_has_stopped_and_the_longest_ttl_has_passe
     """Four lease TTLs, or twice the longest window with its guard: what was learned remains alone, for a week."""
     with fakeredis.FakeRedis(server=fake_server) as client:
         client.flushall()
-        run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000), settings=False)
+        run(Recorder(client), seed, 150, lambda ms: clock.advance(ms / 1000), left_out=("set",))
         assert client.dbsize() > 5
         clock.advance(max(4 * TTL, 2 * LONGEST * 1.2))
         assert {key.rpartition(b":")[2] for key in client.scan_iter(count=1000)} <= {b"learned"}

@@ -304,6 +304,14 @@ class Instance:
         self._note(header)
         return new
 
+    def usage(self, model: str | Line, verb: str, words: Sequence[int]) -> list[int]:
+        """Keep up a provider's gate, or say what its source has said; `model` is "provider/-"."""
+        line = model if isinstance(model, Line) else self.line(model)
+        line = scripts.foreign_line(self._keyspace, line.path)
+        header, answer = scripts.usage_answer(self._run(scripts.usage(self.session, self._keyspace, line, verb, words)))
+        self._note(header)
+        return answer
+
     def reaction(self, model: str | Line, scope: int = 0) -> Reaction:
         """What a scope of a path has learned."""
         return self.look(model)[0][scope].reaction

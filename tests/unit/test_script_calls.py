@@ -11,6 +11,7 @@ from ratelease.core.reaction import Event, Reaction
 from ratelease.core.scripts import Ending
 from ratelease.core.session import Session
 from ratelease.core.status import read_snapshot
+from ratelease.core.upstream import UsageStatus
 from ratelease.errors import StoreUnavailable
 from ratelease.testing import config
 
@@ -166,11 +167,12 @@ def test_costs_are_one_word(charges: dict[str, int], costs: str) -> None:
 
 def test_a_snapshot_is_read_scope_by_scope() -> None:
     """Use, limits and rates of each scope, and the queue of the path."""
-    nothing = (-1, -1, b"0.0000", b"", b"", b"", b"", b"", b"")
+    nothing = (-1, -1, b"0.0000", b"", b"", b"", b"", b"", b"", *[b""] * 5, 0, 0)
     reply = [
         *(0, 1_000_000, b"e", 3, 2500, 900, 3),
         *(42, b"c4", b"c8 r60000=500+250", b"c8", 0, 7, 1),
         *(4, 8, b"1.0000", b"", b"", b"", b"", b"999000 t 8 4 r;nonsense", b"120;80"),
+        *(b"1060000 0 0 350 3000 3000 30000 350 0", b"9 999500 17 6 12", b"abc 1009000", b"2", b"14", 1, 2),
         *(1, b"r60000", 120, 500),
         *(-1, b"none", b"none", b"", 1_005_000, 7, 0, *nothing, 0),
         *(42, b"none", b"none", b"", UNTIL_RESUMED, 9, 0, *nothing, 0),
@@ -185,6 +187,8 @@ def test_a_snapshot_is_read_scope_by_scope() -> None:
     assert scopes[0].overrides == {"concurrency": 8}
     event = Event(999.0, "429 rate limit error", 8, 4, "requests")
     assert scopes[0].reaction == Reaction(4, 8, 1.0, at=1000.0, events=(event,), responses=(0.12, 0.08))
+    assert scopes[0].usage == UsageStatus(9, 0.5, 3, 12, 14, 2, "abc", active=True, strict=False)
+    assert (scopes[0].cooling, scopes[0].held, scopes[1].usage) == (1, 2, None)
     rate = scopes[0].rates[0]
     assert (rate.dimension, rate.used, rate.limit, rate.remaining) == ("requests/60s", 120, 500, 380)
     assert queue is not None

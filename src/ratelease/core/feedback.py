@@ -15,7 +15,7 @@ from .plain import Plain
 # "model": the model itself is not open to this account.
 Dimension = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency", "ramp", "model"]
 
-# One letter an outcome that the fleet may learn from; all others end a lease and teach nothing.
+# One letter an outcome that scripts take notice of; all others end a lease and teach nothing.
 LESSONS: dict[Outcome, str] = {
     Outcome.OK: "o",
     Outcome.THROTTLED: "t",
@@ -23,6 +23,7 @@ LESSONS: dict[Outcome, str] = {
     Outcome.TIMEOUT: "w",
     Outcome.ERROR: "e",
     Outcome.QUOTA: "q",
+    Outcome.CANCELLED: "c",
 }
 
 # One letter for what was exceeded.
@@ -112,7 +113,7 @@ def lesson(feedback: Feedback, config: Config) -> str:
     '' where there is nothing to learn. A pause is never longer than Config.max_pause; -1 says that none is asked for.
     """
     letter = LESSONS.get(feedback.outcome, "")
-    if not letter or feedback.outcome is Outcome.OK:
+    if not letter or feedback.outcome in (Outcome.OK, Outcome.CANCELLED):
         return letter
     wait = feedback.retry_after
     if feedback.outcome is Outcome.QUOTA:

@@ -16,7 +16,7 @@ HEADER_VALUES = 9
 ANSWER_VALUES = 8
 SCHEMA = 1
 
-ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, SNAPSHOT, RESET, CONFIGURE = (
+ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, USAGE, SNAPSHOT, RESET, CONFIGURE = (
     "acquire",
     "release",
     "grant",
@@ -24,11 +24,12 @@ ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, SNAPSHOT, RESET, CONFIGU
     "beat",
     "backdate",
     "report",
+    "usage",
     "snapshot",
     "reset",
     "configure",
 )
-SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, SNAPSHOT, RESET, CONFIGURE)
+SCRIPTS = (ACQUIRE, RELEASE, GRANT, RENEW, BEAT, BACKDATE, REPORT, USAGE, SNAPSHOT, RESET, CONFIGURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,16 @@ def reported(reply: Any) -> tuple[Header | None, bool, tuple[str, ...]]:
     if isinstance(reply, list) and len(reply) == 2 and reply[0] == 2:
         return None, False, causes_in(text(reply[1]))
     return header(reply), reply[HEADER_VALUES] == 1, ()
+
+
+def usage(session: Session, keyspace: Keyspace, line: Line, verb: str, words: Iterable[int]) -> Call:
+    """Keep a provider's gate up, choose who polls, take in an answer; see the file's header for `words`."""
+    return _path_call(USAGE, session, keyspace, line, (verb, *words))
+
+
+def usage_answer(reply: Any) -> tuple[Header, list[int]]:
+    """What the verb answers behind the header."""
+    return header(reply), [int(value) for value in reply[HEADER_VALUES:]]
 
 
 def causes_in(words: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from .model import UNTIL_RESUMED, Figures, dimension_label, figures_of
 from .plain import Plain
 from .reaction import Reaction, read_reaction
 from .scripts import header, text
+from .upstream import UsageStatus, read_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class ScopeStatus(Plain):
     `key` is the part of its Redis keys that names it. `concurrency` is what holds now, reduced as `reaction` tells.
     `resumes_in`: seconds that a pause still lasts, None with `paused` until somebody resumes. `overrides`: what an
     operator has set. `agreed`: what holds without it, by the instance of that `generation` (-1: none).
-    `average_held`, of a model: seconds that its leases last, over the latest ones.
+    `average_held`, of a model: seconds that its leases last, over the latest ones. `usage`: what the provider says of
+    it, where that is watched. Of `in_flight`, so many `cooling` have ended, and so many `held` may run on.
     """
 
     scope: str
@@ -52,6 +54,9 @@ class ScopeStatus(Plain):
     generation: int = -1
     average_held: float | None = None
     reaction: Reaction = field(default_factory=Reaction)
+    usage: UsageStatus | None = None
+    cooling: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,9 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
     for scope in path.scopes:
         generation, agreed, _, override, pause, use, waiting_paths = reply[at : at + 7]
         reaction = read_reaction(reply[at + 7 : at + 16], now)
-        limit, rates = reply[at + 7], reply[at + 16]
-        at += 17
+        usage, (cooling, held_slots) = read_usage(reply[at + 16 : at + 21], now), reply[at + 21 : at + 23]
+        limit, rates = reply[at + 7], reply[at + 23]
+        at += 24
         found = []
         for _ in range(rates):
             name, used, most = reply[at : at + 3]
@@ -161,6 +167,9 @@ def read_snapshot(path: Path, reply: Any) -> tuple[list[ScopeStatus], QueueStatu
                 generation=generation,
                 average_held=held / 1000 if scope is path.scopes[0] and held >= 0 else None,
                 reaction=reaction,
+                usage=usage,
+                cooling=cooling,
+                held=held_slots,
             )
         )
     queue = None

@@ -56,6 +56,8 @@ class Handoff:
                     self.arm(line, int(rest))
             elif kind in ("+", "-"):
                 self._claim_soon((rest,))
+            elif kind == "?":
+                self._keeper.kick(path_name)
 
     def _own_line(self, path_name: str) -> Line | None:
         waiters = list(self._keeper.waiters.values())

@@ -10,6 +10,7 @@ thread stops it. It does what nobody's call does:
     handoff.py   claim what was granted, keep timers for the heads of queues, poll in case a message was lost, follow
                  the path that an answer names
     outage.py    what happens while the store is away
+    usage_watch.py   poll what providers say they have in flight
     endings.py   releases that their caller could not make: cancelled, interrupted, dropped, store away
 
 Callers reach it by methods that only note things and wake the loop; finalisers by a deque alone, since they may run
@@ -30,10 +31,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
+from ..core.keys import parse_path, scope_label
 from ..core.progress import Stats, Tally
 from ..core.reaction import Change, read_change
 from ..core.scripts import Call, Ending
-from ..errors import RateleaseError, StoreUnavailable
+from ..errors import ConfigError, RateleaseError, StoreUnavailable
 from .endings import Endings
 from .gate import Gates, closed
 from .handoff import Handoff
@@ -41,6 +43,7 @@ from .heart import Heart
 from .inbox import Inbox
 from .log import logger
 from .runtime import new_id
+from .usage_watch import UsageWatch
 from .waiter import Waiter
 from .wake import Wake
 from .wire import AsyncWire
@@ -81,6 +84,7 @@ class Keeper:
         self._handoff = Handoff(self)
         self._endings = Endings(self)
         self._listeners: list[Callable[[Change], Any]] = []
+        self._watches: dict[str, UsageWatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -248,6 +252,31 @@ class Keeper:
 
         return end
 
+    def watch(self, watch: UsageWatch) -> Callable[[], None]:
+        """Poll a provider's usage from now on; the function returned ends it."""
+        with self._lock:
+            if watch.scope in self._watches:
+                raise ConfigError(f"the usage of {scope_label(watch.scope)} is watched already: end that watch first")
+            self._watches[watch.scope] = watch
+        self._call(watch.start)
+
+        def end() -> None:
+            with self._lock:
+                if self._watches.get(watch.scope) is not watch:
+                    return
+                del self._watches[watch.scope]
+            self._call(watch.stop)
+
+        return end
+
+    def kick(self, path_name: str) -> None:
+        """Poll the usage of a path's provider: somebody waits for it."""
+        path = parse_path(path_name)
+        for scope in path.scopes if path is not None else ():
+            watch = self._watches.get(scope)
+            if watch is not None:
+                watch.kick()
+
     def _hear(self, message: str) -> None:
         """Take in what a script has told every instance."""
         change = read_change(message)
@@ -330,6 +359,8 @@ class Keeper:
             self.spawn(work())
         await self._stop.wait()
         self._handoff.stop()
+        for watch in self._watches.values():
+            watch.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
