@@ -16,6 +16,7 @@ from .lease import AsyncGroup, AsyncLease, Group, Lease
 from .limits import Limits, Pool, Rate
 from .operator import AsyncOperator, Operator
 from .providers import classify
+from .retry import Retry
 from .target import Target
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ProviderUsage",
     "Rate",
     "Refusal",
+    "Retry",
     "Stats",
     "Status",
     "Target",

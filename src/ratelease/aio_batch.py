@@ -147,9 +147,14 @@ class _Run:
             admitted = True
             self.count.admit()
 
+        def again() -> None:
+            nonlocal admitted
+            admitted = False
+            self.count.wait_again()
+
         self.count.begin()
         try:
-            done = Done(index, item, await self._target.run(self._fn, (item,), {}, True, admit))
+            done = Done(index, item, await self._target.run(self._fn, (item,), {}, True, admit, again))
             failed = False
         except BaseException as error:
             done, failed = Done(index, item, None, error), True

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from .aio_batch import AsyncBatch, batch_of
+from .attempts import AsyncTries, Attempts, OnRetry
 from .core.model import Refusal
 from .lease import AsyncLease
+from .naps import nap_soon
+from .retry import Retry
 from .shell import Seconds
 from .targets import Estimate, TargetBase, UsageOf, check_asynchronous, not_awaitable
 
@@ -101,14 +103,29 @@ class AsyncTarget(TargetBase):
         check_asynchronous(fn, "the function")
         return batch_of(self, fn, items, in_flight, ordered, return_exceptions)
 
+    def retrying(
+        self,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        timeout: Seconds | None = None,
+    ) -> AsyncTries:
+        """As :meth:`ratelease.Target.retrying`: `async for attempt in …: async with attempt as lease: …`."""
+        given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
+        options, attempts = self._plain_options(given), self._attempts(timeout)
+        return AsyncTries(self._keeper, attempts, lambda: self._lease(options, attempts))
+
     # ---- the ways they share -----------------------------------------------------------------------------------
 
-    async def _lease(self, args: Any, kwargs: Any, timeout: Seconds | None) -> AsyncLease:
+    async def _lease(self, options: dict[str, Any], attempts: Attempts) -> AsyncLease:
         client = self._client
         request = client._request(  # noqa: SLF001 - the other half of the client
-            self.provider, self.model, timeout=timeout, waits=True, **self._options(args, kwargs)
+            self.provider, self.model, timeout=attempts.left, waits=True, **options
         )
-        return await client._wait_for(request)  # noqa: SLF001 - as above
+        lease = await client._wait_for(request)  # noqa: SLF001 - as above
+        attempts.admitted(lease)
+        return lease
 
     async def run(
         self,
@@ -117,42 +134,71 @@ class AsyncTarget(TargetBase):
         kwargs: Any,
         patient: bool = False,
         admitted: Callable[[], None] | None = None,
+        again: Callable[[], None] | None = None,
     ) -> T:
         """As :meth:`ratelease.Target.run`; `admitted` raises nothing."""
-        timeout = math.inf if patient and self._timeout is None else self._timeout
-        async with await self._lease(args, kwargs, timeout) as lease:
-            if admitted is not None:
-                admitted()
-            awaited = fn(*args, **kwargs)
-            if not inspect.isawaitable(awaited):
-                raise not_awaitable(fn, awaited)
-            result = await awaited
-            await lease.release(usage=self._usage_in(result))
-        return result
+        options, attempts = self._options(args, kwargs), self._attempts(patient=patient)
+        while True:
+            async with await self._lease(options, attempts) as lease:
+                if admitted is not None:
+                    admitted()
+                try:
+                    awaited = fn(*args, **kwargs)
+                    if not inspect.isawaitable(awaited):
+                        raise not_awaitable(fn, awaited)
+                    result = await awaited
+                except Exception as error:
+                    delay = attempts.delay(error, await lease.fail(error))
+                    if delay is None:
+                        raise
+                else:
+                    await lease.release(usage=self._usage_in(result))
+                    return result
+            if again is not None:
+                again()
+            await nap_soon(self._keeper, delay)
 
     def _limited_generator(self, fn: Callable[P, Any]) -> Callable[P, AsyncGenerator[Any, Any]]:
         @functools.wraps(fn)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-            async with await self._lease(args, kwargs, self._timeout) as lease:
-                inner, usage = fn(*args, **kwargs), None
-                try:
-                    item = await anext(inner)
-                    while True:
-                        lease.stream_active()
-                        usage = self._usage_in(item) or usage
+            options, attempts = self._options(args, kwargs), self._attempts()
+            while True:
+                async with await self._lease(options, attempts) as lease:
+                    inner, usage = fn(*args, **kwargs), None
+                    delay, *items = await self._begun(inner, attempts, lease)
+                    if delay is None:
                         try:
-                            sent = yield item
-                        except GeneratorExit:
-                            await inner.aclose()
-                            raise
-                        except BaseException as error:  # noqa: BLE001 - the generator's own to handle
-                            item = await inner.athrow(error)
-                        else:
-                            item = await inner.asend(sent)
-                except StopAsyncIteration:
-                    await lease.release(usage=usage)
+                            item = items[0] if items else await anext(inner)
+                            while True:
+                                lease.stream_active()
+                                usage = self._usage_in(item) or usage
+                                try:
+                                    sent = yield item
+                                except GeneratorExit:
+                                    await inner.aclose()
+                                    raise
+                                except BaseException as error:  # noqa: BLE001 - the generator's own to handle
+                                    item = await inner.athrow(error)
+                                else:
+                                    item = await inner.asend(sent)
+                        except StopAsyncIteration:
+                            await lease.release(usage=usage)
+                            return
+                await nap_soon(self._keeper, delay)
 
         return limited
+
+    async def _begun(self, inner: Any, attempts: Attempts, lease: AsyncLease) -> list[Any]:
+        """The wait before the next attempt, or None and the first item of a generator, if it has one."""
+        try:
+            return [None, await anext(inner)]
+        except StopAsyncIteration:
+            return [None]
+        except Exception as error:
+            delay = attempts.delay(error, await lease.fail(error))
+            if delay is None:
+                raise
+            return [delay]
 
 
 class MakesAsyncTargets:
@@ -170,6 +216,8 @@ class MakesAsyncTargets:
         weight: int = 1,
         pools: Iterable[str] = (),
         usage: UsageOf | None = None,
+        retries: int | Retry | None = None,
+        on_retry: OnRetry | None = None,
     ) -> AsyncTarget:
         """As :meth:`ratelease.Client.target`. Estimates and `usage` are plain functions here as well."""
         return AsyncTarget(
@@ -183,6 +231,8 @@ class MakesAsyncTargets:
             weight=weight,
             pools=pools,
             usage=usage,
+            retries=retries,
+            on_retry=on_retry,
         )
 
     async def call(
@@ -203,6 +253,8 @@ class MakesAsyncTargets:
         weight: int = 1,
         pools: Iterable[str] = (),
         usage: UsageOf | None = None,
+        retries: int | Retry | None = None,
+        on_retry: OnRetry | None = None,
     ) -> AsyncDecorator:
         """As :meth:`ratelease.Client.limited`, for coroutine functions and asynchronous generator functions."""
         return self.target(
@@ -215,4 +267,6 @@ class MakesAsyncTargets:
             weight=weight,
             pools=pools,
             usage=usage,
+            retries=retries,
+            on_retry=on_retry,
         ).limited

@@ -168,10 +168,16 @@ class _Run:
                 admitted = True
                 self.count.admit()
 
+        def again() -> None:
+            nonlocal admitted
+            with self._lock:
+                admitted = False
+                self.count.wait_again()
+
         with self._lock:
             self.count.begin()
         try:
-            done = Done(index, item, self._target.run(self._fn, (item,), {}, True, wait.entered, admit))
+            done = Done(index, item, self._target.run(self._fn, (item,), {}, True, wait.entered, admit, again))
             failed = False
         except Stopped:
             return

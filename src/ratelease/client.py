@@ -84,6 +84,8 @@ class Client(MakesTargets, Learns, Watches, Shell):
 
         on_queued: Called once with a Refusal before an acquire begins to wait.
 
+        on_retry: Called with a RetryEvent before each wait for another attempt, of targets that have none of their own.
+
         metadata: Labels shown in the list of instances.
 
     Raises:

@@ -13,6 +13,7 @@ from .checks import Checked, is_number, number, one_of, plain_seconds, shown, tr
 from .errors import ConfigError
 from .limits import HIGHEST_LIMIT
 from .names import check_name
+from .retry import Retry
 from .strategies import DEFAULT, StrategyField
 
 Unknown = Literal["fallback", "unlimited", "error"]
@@ -80,6 +81,18 @@ def _check_options(value: object) -> dict[str, Any]:
     return dict(value)
 
 
+def _check_retry(value: object) -> Retry:
+    if isinstance(value, Retry):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be Retry(…), or a table of its fields, not {shown(value)}")  # noqa: TRY004 - as above
+    faults: list[str] = []
+    retry = Retry.build({str(name): each for name, each in value.items()}, lambda name: name, faults)
+    if retry is None:
+        raise ValueError("; ".join(faults))
+    return retry
+
+
 class Config(Checked, frozen=True):
     """
     Times and sizes. All times are seconds.
@@ -133,6 +146,8 @@ class Config(Checked, frozen=True):
 
         env_prefix: How variables begin that state limits.
 
+        retry: How often a failed call is made again by targets that do not say it themselves.
+
         redis_options: Further options for redis-py's connections, such as ssl_ca_certs.
 
         strategy: How scopes react to failures whose limits do not say: as Limits.strategy ("penalty").
@@ -174,6 +189,7 @@ class Config(Checked, frozen=True):
     strategy: StrategyField = DEFAULT
     default_pause: Annotated[float, number(0, 86_400, " seconds")] | None = None
     env_prefix: Annotated[str, PlainValidator(_check_prefix)] = "RATELEASE_LIMIT_"
+    retry: Annotated[Retry, PlainValidator(_check_retry)] = Field(default_factory=Retry)
     redis_options: Annotated[Mapping[str, Any], PlainValidator(_check_options)] = Field(
         default_factory=dict, repr=False
     )

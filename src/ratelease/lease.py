@@ -46,6 +46,7 @@ class _LeaseBase:
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self.taken = False
+        self.streamed = False
         self._token: Token[Any] | None = None
         hold.owner = weakref.ref(self)
 
@@ -113,6 +114,15 @@ class _LeaseBase:
     def stream_active(self) -> None:
         """Note that the stream which holds the lease has moved."""
         self._hold.stream_since = time.monotonic()
+
+    def streamed_on(self) -> None:
+        """Note that its owner has got an item of the stream: the call cannot be made again as if nothing had been."""
+        self.streamed = True
+        self.stream_active()
+
+    def not_clean(self) -> None:
+        """Note that an attempt before this one has failed: that it ends well is no sign of capacity to spare."""
+        self._hold.watched = False
 
     def settle(self, usage: object) -> None:
         """

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import checks
+from .attempts import OnRetry, check_on_retry
 from .config import Config, OnUnavailable, Unknown
 from .core import admission
 from .core.admission import Outer
@@ -106,6 +107,7 @@ class Shell:
         redis_options: Mapping[str, Any] | None = None,
         on_lost: Callable[[Any], object] | None = None,
         on_queued: Callable[[Refusal], object] | None = None,
+        on_retry: OnRetry | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
         self._settings = settle(
@@ -134,6 +136,8 @@ class Shell:
         self._metadata = check_metadata(metadata)
         self._on_lost = on_lost
         self._on_queued = on_queued
+        check_on_retry(on_retry)
+        self._on_retry = on_retry
         self._closed = False
         self._begin()
         if "url" not in self._settings.sources:

@@ -25,10 +25,7 @@ class _StreamBase:
         self._lease = lease
         self._stream = stream
         self._iterator: Any = None
-        self._active()
-
-    def _active(self) -> None:
-        self._lease.stream_active()
+        lease.stream_active()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_stream"), name)
@@ -58,7 +55,7 @@ class LeasedStream(_StreamBase):
         except BaseException as error:
             self._lease.release(feedback_on(error))
             raise
-        self._active()
+        self._lease.streamed_on()
         return item
 
     def close(self) -> None:
@@ -112,7 +109,7 @@ class AsyncLeasedStream(_StreamBase):
         except BaseException as error:
             await self._lease.release(feedback_on(error))
             raise
-        self._active()
+        self._lease.streamed_on()
         return item
 
     async def aclose(self) -> None:

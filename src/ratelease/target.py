@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
+from .attempts import Attempts, OnRetry, Tries
 from .batch import Batch, batch_of
 from .core.model import Outcome, Refusal
 from .errors import ConfigError
 from .lease import Lease
+from .naps import nap
+from .retry import Retry
 from .shell import Seconds
 from .store.keeper import Dropped
 from .store.waiter import Failable
@@ -67,7 +69,14 @@ class Target(TargetBase):
         """
         Wait for a lease, call `fn` with the arguments, settle by what it has used, release, and return its result.
 
-        The lease is held until `fn` returns: what it streams afterwards is not covered. Errors of `fn` come through.
+        The lease is held until `fn` returns: what it streams afterwards is not covered. What the provider may answer
+        better next time is tried again, see :class:`ratelease.Retry`; other errors of `fn` come through.
+
+        Raises:
+
+            RetriesExhausted: The last failure, as its cause, was one too many, or a further wait would be too long.
+
+            QuotaExhausted: The provider says that the account is empty. It is not tried again.
         """
         check_plain(fn, "the function")
         return self.run(fn, args, kwargs)
@@ -77,7 +86,8 @@ class Target(TargetBase):
         Decorate a function: each of its calls waits for a lease of this target, and settles by its result.
 
         A generator function holds its lease from the first item until it is exhausted, fails, is closed or dropped.
-        It settles, once it is exhausted, by the last item that reports a usage.
+        It settles, once it is exhausted, by the last item that reports a usage. It is tried again only where it fails
+        before its first item.
         """
         if inspect.isgeneratorfunction(fn):
             return cast("Callable[P, T]", self._limited_generator(fn))
@@ -120,17 +130,38 @@ class Target(TargetBase):
         check_plain(fn, "the function")
         return batch_of(self, fn, items, in_flight, ordered, return_exceptions)
 
+    def retrying(
+        self,
+        *,
+        tokens: int | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        timeout: Seconds | None = None,
+    ) -> Tries:
+        """
+        Try again what cannot be a function: `for attempt in target.retrying(): with attempt as lease: …`.
+
+        An attempt that succeeds, or fails in a way that trying again does not help, is the last one. A failure that is
+        tried again does not rise: what follows the `with` must not count on its result. The arguments are those of
+        :meth:`acquire`, the errors those of :meth:`call`.
+        """
+        given = {"tokens": tokens, "input_tokens": input_tokens, "output_tokens": output_tokens}
+        options, attempts = self._plain_options(given), self._attempts(timeout)
+        return Tries(self._keeper, attempts, lambda: self._lease(options, attempts))
+
     # ---- the ways they share -----------------------------------------------------------------------------------
 
     def _lease(
-        self, args: Any, kwargs: Any, timeout: Seconds | None, entered: Callable[[Failable], None] | None = None
+        self, options: dict[str, Any], attempts: Attempts, entered: Callable[[Failable], None] | None = None
     ) -> Lease:
-        """Wait for the lease of a call with these arguments. `entered` gets what the caller may wait on."""
+        """Wait for the lease of an attempt. `entered` gets what the caller may wait on."""
         client = self._client
         request = client._request(  # noqa: SLF001 - the other half of the client
-            self.provider, self.model, timeout=timeout, waits=True, **self._options(args, kwargs)
+            self.provider, self.model, timeout=attempts.left, waits=True, **options
         )
-        return client._wait_for(request, entered)  # noqa: SLF001 - as above
+        lease = client._wait_for(request, entered)  # noqa: SLF001 - as above
+        attempts.admitted(lease)
+        return lease
 
     def run(
         self,
@@ -140,57 +171,84 @@ class Target(TargetBase):
         patient: bool = False,
         entered: Callable[[Failable], None] | None = None,
         admitted: Callable[[], None] | None = None,
+        again: Callable[[], None] | None = None,
     ) -> T:
         """
-        Call a function with a lease; for call, limited and map, which check the function.
+        Call a function with a lease, as often as it takes; for call, limited and map, which check the function.
 
         `patient` waits for ever unless the target has a timeout. `admitted` is called when the lease is there: what it
-        raises is raised, and the call counts as never sent.
+        raises is raised, and the call counts as never sent. `again` is called before the wait for another attempt.
         """
-        timeout = math.inf if patient and self._timeout is None else self._timeout
-        with self._lease(args, kwargs, timeout, entered) as lease:
-            if admitted is not None:
+        options, attempts = self._options(args, kwargs), self._attempts(patient=patient)
+        while True:
+            with self._lease(options, attempts, entered) as lease:
+                if admitted is not None:
+                    try:
+                        admitted()
+                    except BaseException:
+                        lease.release(Outcome.UNSENT)
+                        raise
                 try:
-                    admitted()
-                except BaseException:
-                    lease.release(Outcome.UNSENT)
-                    raise
-            result = fn(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise ConfigError(f"{fn!r} returned a coroutine: use a target of AsyncClient")
-            lease.release(usage=self._usage_in(result))
-        return result
+                    result = fn(*args, **kwargs)
+                    if inspect.iscoroutine(result):
+                        result.close()
+                        raise ConfigError(f"{fn!r} returned a coroutine: use a target of AsyncClient")
+                except Exception as error:
+                    delay = attempts.delay(error, lease.fail(error))
+                    if delay is None:
+                        raise
+                else:
+                    lease.release(usage=self._usage_in(result))
+                    return result
+            if again is not None:
+                again()
+            nap(self._keeper, delay, entered)
 
     def drop_later(self, dropped: Dropped) -> None:
         """Have something given up in the background. A finaliser may call this anywhere."""
-        self._client._rt.keeper.dropped.append(dropped)  # noqa: SLF001 - as above
+        self._keeper.dropped.append(dropped)
 
     def _limited_generator(self, fn: Callable[P, Any]) -> Callable[P, Generator[Any, Any, Any]]:
         @functools.wraps(fn)
         def limited(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-            with self._lease(args, kwargs, self._timeout) as lease:
-                inner, usage = fn(*args, **kwargs), None
-                try:
-                    item = next(inner)
-                    while True:
-                        lease.stream_active()
-                        usage = self._usage_in(item) or usage
-                        try:
-                            sent = yield item
-                        except GeneratorExit:
-                            inner.close()
+            options, attempts = self._options(args, kwargs), self._attempts()
+            while True:
+                with self._lease(options, attempts) as lease:
+                    inner = fn(*args, **kwargs)
+                    try:
+                        item = next(inner)
+                    except StopIteration as stop:
+                        lease.release(usage=self._usage_in(stop.value))
+                        return stop.value
+                    except Exception as error:
+                        delay = attempts.delay(error, lease.fail(error))
+                        if delay is None:
                             raise
-                        except BaseException as error:  # noqa: BLE001 - the generator's own to handle
-                            item = inner.throw(error)
-                        else:
-                            item = inner.send(sent)
-                except StopIteration as stop:
-                    usage = self._usage_in(stop.value) or usage
-                    lease.release(usage=usage)
-                    return stop.value
+                    else:
+                        return (yield from self._streamed(inner, item, lease))
+                nap(self._keeper, delay)
 
         return limited
+
+    def _streamed(self, inner: Generator[Any, Any, Any], item: Any, lease: Lease) -> Generator[Any, Any, Any]:
+        """A generator from its first item on, which holds the lease until it ends."""
+        usage = None
+        try:
+            while True:
+                lease.stream_active()
+                usage = self._usage_in(item) or usage
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    inner.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the generator's own to handle
+                    item = inner.throw(error)
+                else:
+                    item = inner.send(sent)
+        except StopIteration as stop:
+            lease.release(usage=self._usage_in(stop.value) or usage)
+            return stop.value
 
 
 class MakesTargets:
@@ -208,6 +266,8 @@ class MakesTargets:
         weight: int = 1,
         pools: Iterable[str] = (),
         usage: UsageOf | None = None,
+        retries: int | Retry | None = None,
+        on_retry: OnRetry | None = None,
     ) -> Target:
         """
         Bind what the calls of one model have in common, for the short ways to call it.
@@ -221,6 +281,12 @@ class MakesTargets:
 
             usage: What a call has used, as a function of its result: a Usage, a number of tokens in all, an SDK's
                 usage object, or None. Without it the result's own report is read, see :meth:`ratelease.Usage.of`.
+
+            retries: How often a failed call is made again: a Retry, a number with the waits of the client's own Retry,
+                0 for never. None: as the client's Config.retry says.
+
+            on_retry: Called with a :class:`ratelease.RetryEvent` before each wait for another attempt. None: the
+                client's.
 
         Raises:
 
@@ -237,6 +303,8 @@ class MakesTargets:
             weight=weight,
             pools=pools,
             usage=usage,
+            retries=retries,
+            on_retry=on_retry,
         )
 
     def call(self, provider: str, model: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -255,6 +323,8 @@ class MakesTargets:
         weight: int = 1,
         pools: Iterable[str] = (),
         usage: UsageOf | None = None,
+        retries: int | Retry | None = None,
+        on_retry: OnRetry | None = None,
     ) -> Decorator:
         """Decorate a function, or a generator function: `target(provider, model, …).limited`."""
         return self.target(
@@ -267,4 +337,6 @@ class MakesTargets:
             weight=weight,
             pools=pools,
             usage=usage,
+            retries=retries,
+            on_retry=on_retry,
         ).limited

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate
 
+from .attempts import Attempts, OnRetry, check_on_retry
 from .core.model import HIGHEST_WEIGHT
 from .core.usage import HIGHEST_TOKENS, Usage
 from .errors import ConfigError
+from .retry import MOST_RETRIES, Retry
 from .shell import TOKENS_TWICE, Seconds, Shell, _count, seconds_of
+from .store.keeper import Keeper
 from .store.log import logger
 
 # Tokens of one call: a number, or a function of the arguments that the call's own function gets.
@@ -39,6 +43,8 @@ class TargetBase:
         weight: int,
         pools: Iterable[str],
         usage: UsageOf | None,
+        retries: int | Retry | None,
+        on_retry: OnRetry | None,
     ) -> None:
         self._client: Any = client
         self.provider = provider
@@ -49,6 +55,8 @@ class TargetBase:
         self._pools: Any = tuple(pools) if isinstance(pools, Iterable) and not isinstance(pools, str) else pools
         self._usage = usage
         self._usage_failed = False
+        self._retries = retries
+        self._on_retry = client._on_retry if on_retry is None else on_retry  # noqa: SLF001 - the other half
         self._check(client)
 
     def __repr__(self) -> str:
@@ -77,8 +85,39 @@ class TargetBase:
             faults.append(TOKENS_TWICE)
         if self._usage is not None and (not callable(self._usage) or inspect.iscoroutinefunction(self._usage)):
             faults.append(f"usage must be a plain function of the result, not {self._usage!r}")
+        check(self._settle_policy, client)
+        check(check_on_retry, self._on_retry)
         if faults:
             raise ConfigError("; ".join(faults))
+
+    @property
+    def _keeper(self) -> Keeper:
+        """The client's keeper of now: after a fork it is another one."""
+        keeper: Keeper = self._client._rt.keeper  # noqa: SLF001 - as in _check
+        return keeper
+
+    # ---- attempts ----------------------------------------------------------------------------------------------
+
+    def _settle_policy(self, client: Shell) -> None:
+        """Settle how often is tried again: as was given, or as the client does."""
+        retries, default = self._retries, client._config.retry  # noqa: SLF001 - as in _check
+        if retries is None:
+            self._policy = default
+        elif isinstance(retries, Retry):
+            self._policy = retries
+        else:
+            self._policy = default.at_most(_count(retries, "retries (or a Retry)", 0, MOST_RETRIES))
+
+    def _attempts(self, timeout: Seconds | None = None, *, patient: bool = False) -> Attempts:
+        """
+        The attempts of one call, within its own timeout or the target's.
+
+        `patient` waits for ever unless there is one.
+        """
+        given = self._timeout if timeout is None else timeout
+        default = math.inf if patient else self._client._config.default_timeout  # noqa: SLF001 - as in _check
+        left = default if given is None else seconds_of(given, "timeout")
+        return Attempts(self.provider.casefold(), self.model.casefold(), self._policy, left, self._on_retry)
 
     # ---- acquiring ---------------------------------------------------------------------------------------------
 

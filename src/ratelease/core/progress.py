@@ -173,6 +173,11 @@ class BatchCount:
         self._waiting -= 1
         self._in_flight += 1
 
+    def wait_again(self) -> None:
+        """It has given its lease back, and waits for another one."""
+        self._in_flight -= 1
+        self._waiting += 1
+
     def end(self, admitted: bool, failed: bool | None, now: float) -> None:
         """It has ended, with a lease or without one; `failed` is None where it was given up."""
         if admitted:

@@ -44,7 +44,7 @@ from .inbox import Inbox
 from .log import logger
 from .runtime import new_id
 from .usage_watch import UsageWatch
-from .waiter import Waiter
+from .waiter import Failable, Waiter
 from .wake import Wake
 from .wire import AsyncWire
 
@@ -75,6 +75,7 @@ class Keeper:
         self.waiters: dict[str, Waiter] = {}
         self.gates = Gates(self.config)
         self.dropped: deque[Dropped] = deque()
+        self.naps: set[Failable] = set()
         self.tally = Tally(time.monotonic())
         self.lost_count = 0
         self.completed = 0
@@ -123,6 +124,12 @@ class Keeper:
         self.waiters.pop(waiter.request.id, None)
         if waiter.request.waits:
             self.gates.leave(waiter.request)
+
+    def rest(self, nap: Failable) -> None:
+        """Note a caller that waits before it tries again: it is told when the client is closed."""
+        self.naps.add(nap)
+        if self._closing:
+            nap.fail(closed())
 
     def restart(self, waiter: Waiter) -> None:
         """Withdraw what the store may know of a request, and go on with it under another id."""
@@ -376,6 +383,8 @@ class Keeper:
     async def _leave(self) -> None:
         """Give back everything, and leave the list of instances."""
         self.gates.close()
+        for nap in tuple(self.naps):
+            nap.fail(closed())
         # Whoever is told removes its waiter itself, at once.
         waiters = list(self.waiters.values())
         for waiter in waiters:
