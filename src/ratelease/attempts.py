@@ -25,10 +25,11 @@ OnRetry = Callable[[RetryEvent], object]
 _chance = random.SystemRandom().random
 
 
-def check_on_retry(on_retry: object) -> None:
-    """Refuse what cannot be told of retries."""
+def check_on_retry(on_retry: OnRetry | None) -> OnRetry | None:
+    """The same, unless it cannot be told of retries."""
     if on_retry is not None and (not callable(on_retry) or inspect.iscoroutinefunction(on_retry)):
         raise ConfigError(f"on_retry must be a plain function of a RetryEvent, not {on_retry!r:.80}")
+    return on_retry
 
 
 class Attempts:

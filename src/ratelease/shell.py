@@ -134,10 +134,8 @@ class Shell:
         self._config, self._book = self._settings.config, self._settings.book
         self._credential = credential
         self._metadata = check_metadata(metadata)
-        self._on_lost = on_lost
-        self._on_queued = on_queued
-        check_on_retry(on_retry)
-        self._on_retry = on_retry
+        self._on_lost, self._on_queued = on_lost, on_queued
+        self._on_retry = check_on_retry(on_retry)
         self._closed = False
         self._begin()
         if "url" not in self._settings.sources:

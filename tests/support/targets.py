@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, Self
 
 from support.both import BothLease, Limiter
@@ -66,9 +68,77 @@ class BothTarget:
         """Call what `limited` has given."""
         return await self.limiter.call(decorated, *args, **kwargs)
 
+    def retrying(self, **options: Any) -> BothTries:
+        """Attempts."""
+        return BothTries(self.limiter, self.target.retrying(**options))
+
     def map(self, fn: Callable[..., Any], items: Any, **options: Any) -> BothBatch:
         """Map a plain function, in colour."""
         return BothBatch(self.limiter, self.target.map(in_colour(self.limiter, fn), items, **options))
+
+
+class BothTries:
+    """What retrying() returns, in either colour, as an asynchronous iterator. `tries` is what it has returned."""
+
+    def __init__(self, limiter: Limiter, tries: Any) -> None:
+        self._limiter = limiter
+        self.tries = tries
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BothAttempt:
+        attempt = await self._limiter.next(self.tries)
+        if type(attempt) is object:
+            raise StopAsyncIteration
+        return BothAttempt(self._limiter, attempt)
+
+
+class BothAttempt:
+    """One attempt of either colour. `attempt` is the attempt itself."""
+
+    def __init__(self, limiter: Limiter, attempt: Any) -> None:
+        self._limiter = limiter
+        self.attempt = attempt
+
+    async def __aenter__(self) -> BothLease:
+        enter = self.attempt.__enter__ if self._limiter.is_sync else self.attempt.__aenter__
+        return BothLease(self._limiter, await self._limiter.call(enter))
+
+    async def __aexit__(self, *raised: object) -> Any:
+        leave = self.attempt.__exit__ if self._limiter.is_sync else self.attempt.__aexit__
+        return await self._limiter.call(leave, *raised)
+
+
+class ApiError(Exception):
+    """What the SDK of a provider raises."""
+
+    def __init__(self, status: int, *, retry_after: float | str | None = None, code: str | None = None) -> None:
+        super().__init__(f"the provider has answered {status}")
+        self.status_code = status
+        self.code = code
+        self.body = {"error": {"code": code}} if code is not None else None
+        headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+        self.response = SimpleNamespace(status_code=status, headers=headers)
+
+
+class Failing:
+    """A function that raises these errors, one a call, and then returns "fine"; `times` has when it was called."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+        self.times: list[float] = []
+
+    def __call__(self, *_: object) -> str:
+        self.times.append(time.monotonic())
+        if self._errors:
+            raise self._errors.pop(0)
+        return "fine"
+
+    @property
+    def calls(self) -> int:
+        """How often it was called."""
+        return len(self.times)
 
 
 class BothBatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..checks import shown
@@ -48,7 +48,7 @@ class RetryEvent(Plain):
     status: int | None
     reason: str
     source: Source
-    error: BaseException
+    error: BaseException = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +116,21 @@ class Retrying:
     def _obstacle(self, delay: float, hint: float | None, throttled: bool, left: float) -> str | None:
         """Why this wait is too long, and what to do about it; None if it is not."""
         policy = self._policy
-        if delay > left:
+        if hint is None or not policy.wait_long_hints:
+            limit, spent, name = None, 0.0, "max_wait"
+            if hint is not None and hint > policy.max_hint:
+                limit, name = policy.max_hint, "max_hint"
+            elif policy.schedule is not None:
+                limit, spent, name = policy.schedule_limit, self.waited, "schedule_limit"
+            elif throttled:
+                limit, spent = policy.max_wait, self._waited_throttled
+            if limit is not None and spent + delay > limit:
+                who = "the backoff is" if hint is None else "the provider asks to wait"
+                before = f" after {spent:,.1f} s of waiting" if spent else ""
+                return f"{who} {delay:,.1f} s{before}, more than {name} ({limit:,.1f} s): come back later, or raise it"
+        if delay > left or not math.isfinite(delay):
             return f"the next one would be in {delay:,.1f} s, and {left:,.1f} s are left: allow a longer timeout"
-        if hint is not None and policy.wait_long_hints:
-            return None if math.isfinite(hint) else "the provider asks to wait for ever"
-        if hint is not None and hint > policy.max_hint:
-            asked = f"the provider asks to wait {hint:,.1f} s, more than max_hint ({policy.max_hint:,.1f} s)"
-            return f"{asked}: come back then, or set wait_long_hints"
-        if policy.schedule is not None:
-            limit, spent, name = policy.schedule_limit, self.waited, "schedule_limit"
-        else:
-            limit, spent, name = policy.max_wait if throttled else None, self._waited_throttled, "max_wait"
-        if limit is None or spent + delay <= limit:
-            return None
-        return f"{delay:,.1f} s more would be beyond {name} ({limit:,.1f} s): come back later, or raise it"
+        return None
 
     def _quota(self, feedback: Feedback) -> QuotaExhausted:
         return QuotaExhausted(
