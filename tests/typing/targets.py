@@ -14,6 +14,8 @@ from ratelease import (
     Lease,
     Progress,
     Refusal,
+    Retry,
+    RetryEvent,
     Stats,
     Target,
     Usage,
@@ -58,12 +60,21 @@ def used(answer: Any) -> int:
     return answer.tokens
 
 
+def told(event: RetryEvent) -> None:
+    """A callback of retries."""
+    assert_type(event.delay, float)
+
+
 def threads(client: Client) -> None:
     """The synchronous target."""
     target = client.target(
         "openai", "gpt-4o", timeout=60, tokens=lambda prompt: len(prompt) // 4, weight=2, pools=["big"], usage=used
     )
     assert_type(target, Target)
+    target = client.target("openai", "gpt-4o", retries=Retry.long(max_hint=60), on_retry=told)
+    for attempt in target.retrying(tokens=5):
+        with attempt as lease:
+            assert_type(lease, Lease)
     with target.acquire(tokens=100) as lease:
         assert_type(lease, Lease)
     assert_type(target.call(ask, "hello", temperature=0.5), Answer)
@@ -117,6 +128,9 @@ async def loops(client: AsyncClient) -> None:
     """The asynchronous target: the same names, types of its own."""
     target = client.target("openai", "gpt-4o", input_tokens=len, output_tokens=200)
     assert_type(target, AsyncTarget)
+    async for attempt in client.target("openai", "gpt-4o", retries=4, on_retry=told).retrying(timeout=5):
+        async with attempt as attempted:
+            assert_type(attempted, AsyncLease)
     async with target.acquire(timeout=5) as lease:
         assert_type(lease, AsyncLease)
     assert_type(await target.acquire(), AsyncLease)
