@@ -21,7 +21,7 @@ QUICK = Retry(base=0.001, cap=0.01)
 @pytest.fixture
 def limiter(make_limiter) -> Limiter:
     """Quick retries."""
-    return make_limiter(limits=LIMITS, retry=QUICK)
+    return make_limiter(limits=LIMITS, retry=QUICK, default_pause=0)
 
 
 @pytest.fixture
