@@ -54,7 +54,7 @@ def test_a_call_interrupted_at_any_line_of_its_attempts_leaves_nothing(settings:
 
         for once in (call, block):
             once()
-            for place in every_step(once, stride=11):
+            for place in every_step(once, stride=19):
                 check_nothing_is_left(client, view, place)
 
 
