@@ -5,6 +5,7 @@ import math
 import pickle
 import random
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from ratelease import Config, Outcome, Retry
 from ratelease.core.feedback import Feedback
 from ratelease.core.retrying import Again, Retrying
 from ratelease.errors import ConfigError, QuotaExhausted, RetriesExhausted
+from ratelease.settings import settle
 
 THROTTLED = Feedback(Outcome.THROTTLED, status=429)
 OVERLOADED = Feedback(Outcome.OVERLOADED, status=529)
@@ -292,7 +294,7 @@ def test_a_policy_is_a_value() -> None:
 
 
 def test_a_client_has_a_policy_of_its_own() -> None:
-    """As a Retry or, as a file has it, as a table; what is wrong in a table is named with its place."""
+    """As a Retry or as a table; what is wrong in a table is named with its place."""
     assert Config().retry == Retry()
     assert Config(retry={"max_retries": 5, "schedule": [1, 2]}).retry == Retry(max_retries=5, schedule=(1, 2))  # type: ignore[arg-type]
     with pytest.raises(ConfigError) as caught:
@@ -302,3 +304,15 @@ def test_a_client_has_a_policy_of_its_own() -> None:
     for wrong in (5, "often", None, itertools.count):
         with pytest.raises(ConfigError, match=r"Config\.retry must be Retry"):
             Config(retry=wrong)  # type: ignore[arg-type]
+
+
+def test_a_file_says_how_often(tmp_path: Path) -> None:
+    """In a table of its settings."""
+    file = tmp_path / "ratelease.toml"
+    file.write_text('[settings]\nurl = "memory://"\n[settings.retry]\nmax_throttled = 7\nschedule = [1, 2.5]\n')
+    settled = settle(arguments={}, config_file=file, environment={})
+    assert settled.config.retry == Retry(max_throttled=7, schedule=(1, 2.5))
+    assert settled.sources["retry"] == "file"
+    file.write_text("[settings.retry]\nmax_throttled = 70\n")
+    with pytest.raises(ConfigError, match=r"settings\.retry max_throttled must be a whole number from 0 to 20"):
+        settle(arguments={}, config_file=file, environment={})
