@@ -285,8 +285,7 @@ class MakesTargets:
             retries: How often a failed call is made again: a Retry, a number with the waits of the client's own Retry,
                 0 for never. None: as the client's Config.retry says.
 
-            on_retry: Called with a :class:`ratelease.RetryEvent` before each wait for another attempt. None: the
-                client's.
+            on_retry: Called with a RetryEvent before each wait for another attempt. None: the client's.
 
         Raises:
 

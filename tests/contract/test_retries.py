@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from ratelease import Limits, Retry, RetryEvent
+from ratelease import Limits, Retry
+from ratelease.core.retrying import RetryEvent
 from ratelease.errors import ConfigError, QuotaExhausted, RetriesExhausted, StoreUnavailable, WaitTimeout
 from support.both import Limiter
 from support.targets import ApiError, BothTarget, Failing, in_colour

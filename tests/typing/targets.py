@@ -15,11 +15,11 @@ from ratelease import (
     Progress,
     Refusal,
     Retry,
-    RetryEvent,
     Stats,
     Target,
     Usage,
 )
+from ratelease.core.retrying import RetryEvent
 
 
 class Answer:

@@ -134,8 +134,8 @@ class Retrying:
 
     def _quota(self, feedback: Feedback) -> QuotaExhausted:
         return QuotaExhausted(
-            f"{self._label}: the provider says that the account has nothing left to spend ({_how(feedback)}). Trying "
-            "again does not help: look at its plan, its budget and its bills",
+            f"{self._label}: the provider says that the account has nothing left to spend, or no access "
+            f"({_how(feedback)}). Trying again does not help: mend the account, then resume() the provider",
             scope=self._label,
             retry_after=_sound(feedback.retry_after),
             attempts=self.failures,
