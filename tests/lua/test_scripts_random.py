@@ -126,13 +126,8 @@ def operate(pick: random.Random, instances: list[Instance], now: int, kinds: dic
         one.send(asks)
     elif kind == "release":
         ids = [id] + [f"{model}-{pick.randrange(30)}" for _ in range(pick.choice((0, 0, 2)))]
-        one.release_all(
-            line,
-            ids,
-            unsent=pick.random() < 0.3,
-            may_land=pick.random() < 0.3,
-            lesson=pick.choice(LESSONS) if kinds["report"] else "",
-        )
+        lesson = pick.choice(LESSONS) if kinds["report"] else ""
+        one.release_all(line, ids, unsent=pick.random() < 0.3, may_land=pick.random() < 0.3, lesson=lesson)
     elif kind == "report":
         with suppress(LookupError):
             one.report(line, pick.choice(REPORTS), f"report-{number}")
