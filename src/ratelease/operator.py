@@ -61,6 +61,11 @@ class _Verbs:
     def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[Figures]:
         if not isinstance(limits, Limits):
             raise ConfigError(f"set_limits needs Limits(…), not {limits!r}")
+        if limits.strategy is not None:
+            raise ConfigError(
+                "set_limits takes figures alone: how a scope reacts is said by Limits.strategy of the clients. To take "
+                "back what failures have cost use forgive"
+            )
         figures = overrides_of(limits)
         if not figures:
             raise ConfigError("set_limits was given Limits() without a figure: to take figures back use unset_limits")

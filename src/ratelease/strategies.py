@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, model_validator
 
 from .checks import Checked, number, shown, truth, whole
 
 MOST = 10**6
 LONGEST = 7 * 86_400.0
+
+MOST_CAUSES = 64
 
 CAUSE = re.compile(r"[a-z][a-z_]{0,31}")
 
@@ -21,6 +23,8 @@ DEFAULT_WEIGHTS: dict[str, float] = {"rate_limit": 2.0, "capacity": 1.5, "timeou
 def _check_weights(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise ValueError(f"must map causes to numbers, not {shown(value)}")  # noqa: TRY004 - pydantic gathers them
+    if len(value) > MOST_CAUSES:
+        raise ValueError(f"must name at most {MOST_CAUSES} causes, not {len(value):,}")
     for cause, weight in value.items():
         if not isinstance(cause, str) or not CAUSE.fullmatch(cause):
             raise ValueError(f"must name causes by lower-case letters and underscores, not {shown(cause)}")
@@ -115,6 +119,13 @@ class Parallelism(Checked, frozen=True):
     escalate: Annotated[bool, truth] = False
     whole_numbers: Annotated[bool, truth] = False
 
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        # A maximum that is not given is raised to the base.
+        if "max" in self.model_fields_set and self.min > self.max:
+            raise ValueError(f"min ({self.min:,}) must not be above max ({self.max:,})")
+        return self
+
     @property
     def word(self) -> str:
         """As scripts read it."""
@@ -199,7 +210,7 @@ def _strategy(value: object) -> Strategy:
     if isinstance(value, (Penalty, Parallelism, Decrement, Breaker)):
         return value
     if isinstance(value, Mapping):
-        given = dict(value)
+        given = {str(name): figure for name, figure in value.items()}
         made = KINDS.get(str(given.pop("kind", "")))
         if made is None:
             raise ValueError(f"must have a kind, one of {', '.join(KINDS)}, not {shown(value)}")
@@ -208,6 +219,8 @@ def _strategy(value: object) -> Strategy:
         return Parallelism(in_flight=True)
     if isinstance(value, str) and value in KINDS:
         return KINDS[value]()  # type: ignore[return-value]
+    if value == "off":
+        raise ValueError("must name 'off' by itself, or not at all")
     raise ValueError(f"must be one of {', '.join(_NAMES)}, or Penalty(…), Parallelism(…) and so on, not {shown(value)}")
 
 

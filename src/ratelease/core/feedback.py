@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..checks import is_number, shown
 from ..config import Config
 from ..errors import ConfigError
 from ..strategies import CAUSE
@@ -58,6 +60,10 @@ class Feedback(Plain):
         terminal: Trying again does not help, now or later: an empty account, or a mistake in the request.
 
         status: The HTTP status, where there was one.
+
+    Raises:
+
+        ConfigError: `outcome`, `retry_after` or `dimension` is none; all faults are named.
     """
 
     outcome: Outcome
@@ -66,6 +72,18 @@ class Feedback(Plain):
     dimension: Dimension | None = None
     terminal: bool = False
     status: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not isinstance(self.outcome, Outcome):
+            faults.append(f"Feedback.outcome must be an Outcome, not {shown(self.outcome)}")
+        if self.retry_after is not None and not is_number(self.retry_after, 0, math.inf):
+            faults.append(f"Feedback.retry_after must be seconds from 0, or None, not {shown(self.retry_after)}")
+        if self.dimension is not None and not (isinstance(self.dimension, str) and self.dimension in EXCEEDED):
+            faults.append(f"Feedback.dimension must be one of {', '.join(EXCEEDED)}, not {shown(self.dimension)}")
+        # Before the end of a call is told by it: nobody else could say what it means.
+        if faults:
+            raise ConfigError.of(faults)
 
     @property
     def retryable(self) -> bool:
@@ -87,7 +105,7 @@ def feedback_of(outcome: Outcome | Feedback) -> Feedback:
     if isinstance(outcome, Outcome):
         return Feedback(outcome)
     if not isinstance(outcome, Feedback):
-        raise ConfigError(f"outcome must be an Outcome or a Feedback, not {outcome!r:.80}")
+        raise ConfigError(f"outcome must be an Outcome or a Feedback, not {shown(outcome)}")
     return outcome
 
 
@@ -101,7 +119,7 @@ def cause_of(name: object) -> str:
     """
     if not isinstance(name, str) or not CAUSE.fullmatch(name):
         raise ConfigError(
-            f"a cause is named by lower-case letters and underscores, such as 'capacity', not {name!r:.60}"
+            f"a cause is named by lower-case letters and underscores, such as 'capacity', not {shown(name)}"
         )
     return name
 
