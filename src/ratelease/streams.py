@@ -27,6 +27,14 @@ class _StreamBase:
         self._iterator: Any = None
         lease.stream_active()
 
+    def _went(self, error: BaseException | None) -> tuple[Feedback, bool]:
+        """
+        How the call went of a stream that is left before its end, and whether that is a clean success.
+
+        Of one that is read by its own methods, and not through this object, nobody here knows how far it came.
+        """
+        return feedback_on(error), self._iterator is None
+
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_stream"), name)
 
@@ -65,7 +73,7 @@ class LeasedStream(_StreamBase):
             if closing is not None:
                 closing()
         finally:
-            self._lease.release()
+            self._lease.release(clean=False)
 
     def __enter__(self) -> Self:
         try:
@@ -87,7 +95,8 @@ class LeasedStream(_StreamBase):
             self.close()
             return None
         finally:
-            self._lease.release(feedback_on(error))
+            feedback, clean = self._went(error)
+            self._lease.release(feedback, clean=clean)
 
 
 class AsyncLeasedStream(_StreamBase):
@@ -123,7 +132,7 @@ class AsyncLeasedStream(_StreamBase):
                         await closed
                     break
         finally:
-            await self._lease.release()
+            await self._lease.release(clean=False)
 
     async def close(self) -> None:
         """The same as :meth:`aclose`: streams of some SDKs call it so."""
@@ -149,4 +158,5 @@ class AsyncLeasedStream(_StreamBase):
             await self.aclose()
             return None
         finally:
-            await self._lease.release(feedback_on(error))
+            feedback, clean = self._went(error)
+            await self._lease.release(feedback, clean=clean)
