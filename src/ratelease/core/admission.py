@@ -146,11 +146,11 @@ def denied(refused: Refusal, waited: float, attempts: int) -> WaitTimeout | Quot
         why += ", its share while the store is away"
     if refused.dimension == "pause":
         why = f"{refused.scope} is paused" + ("" if soon else " until an operator resumes it")
-    if refused.reason == "failing":
+    if refused.dimension == "breaker":
         why = f"calls of {refused.scope} have failed in a row, and single ones try now"
     if refused.dimension == "pace":
         why = f"calls of {refused.scope} are spread over time"
-    if refused.reason == "recovering":
+    if refused.dimension == "recovery":
         why = "the store has lost its data and waits for those who hold leases to register them again"
     return WaitTimeout(
         f"no lease after {waited:.1f} s{place}: {why}{soon}. "

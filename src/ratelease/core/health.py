@@ -26,7 +26,8 @@ class Health(Plain):
 
     Attributes:
 
-        healthy: No failure of the provider within five minutes, and at least four fifths of the limit in force.
+        healthy: No failure of the provider within five minutes, at least four fifths of the limit in force, and
+            nothing that stops calls altogether: no breaker, no empty account.
 
         scope: Whose failures these are: the narrowest scope of the path that limits anything.
 
@@ -90,9 +91,11 @@ def health_of(
     limit, base = told.limit, told.base
     large_enough = limit is None or base is None or limit >= HEALTHY_PART * base
     times = told.responses[-samples:]
+    # An empty account is the provider's scope's to know, whichever scope learns from other failures.
+    stopped = any(each.reaction.quota or each.reaction.breaker for each in scopes)
     pauses = [each.resumes_in for each in scopes if each.paused]
     return Health(
-        healthy=large_enough and not recent and told.quota is None and told.breaker is None,
+        healthy=large_enough and not recent and not stopped,
         scope=scope.scope,
         limit=limit,
         base=base,
