@@ -32,7 +32,7 @@ local kept = redis.call('HMGET', overrides, 'limits:' .. scope, 'pause:' .. scop
 local figures, pause = kept[1] or '', tonumber(kept[2] or redis.call('HGET', state, 'pause')) or 0
 
 -- What an operator forgets by name: how far the limit is reduced, and what stops calls altogether.
-local REDUCED = {'penalty', 'parallel', 'reduced', 'shown', 'cut', 'stall'}
+local REDUCED = {'penalty', 'parallel', 'reduced', 'cut', 'stall'}
 local STOPPED = {'pause', 'breaker', 'quota', 'failures', 'episodes', 'grown'}
 
 local words, order = {}, {}
@@ -73,9 +73,12 @@ for _, name in ipairs(order) do
 end
 figures = table.concat(list, ' ')
 
-redis.call('LPUSH', KEYS[4], string.format('%.0f', now) .. ':' .. ARGV[4])
-redis.call('LTRIM', KEYS[4], 0, 199)
-redis.call('PEXPIRE', KEYS[4], 2678400000)
+-- Calming belongs to the resume of a provider, which has been written down.
+if verb ~= 'calm' then
+  redis.call('LPUSH', KEYS[4], string.format('%.0f', now) .. ':' .. ARGV[4])
+  redis.call('LTRIM', KEYS[4], 0, 199)
+  redis.call('PEXPIRE', KEYS[4], 2678400000)
+end
 if verb == 'note' then return {0, now, figures, pause} end
 if verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d') then redis.call('HDEL', KEYS[5], unpack(REDUCED)) end
 if verb == 'calm' or verb == 'resume' then redis.call('HDEL', KEYS[5], unpack(STOPPED)) end

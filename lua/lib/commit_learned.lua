@@ -11,7 +11,7 @@ local function commit_learned(path, scope)
       adapted.clean, adapted.streak)
     learned.changed.parallel = learned.parallel
   end
-  if (path.reacted or scope.tend) and scope.limit and scope.base then
+  if (path.reacted or scope.tend or path.instance == '') and scope.limit and scope.base then
     local shown = tonumber(learned.shown) or scope.base
     if shown ~= scope.limit then
       local name = string.match(scope.learned_key, '}:(.*):learned$')
