@@ -3,7 +3,7 @@
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire, then id of the report  lesson, see lib/react
 -- Returns header as acquire, then 1, or 0 where this report has come before; {2, causes} where a cause is not known
--- Writes what the scope learns from it; the call counts as admitted 5 s before. Its id is kept for a minute, so that
+-- Writes what the scope learns from it, and the path into the list of those in use; the call counts as admitted 5 s before. Its id is kept for a minute, so that
 --       the same report again changes nothing. First write: one that does not fail at maxmemory.
 -- Cost: O(scopes + rates); where somebody waits also what the hand-off costs.
 --- @include "lib/open_path"
@@ -13,6 +13,7 @@
 --- @include "lib/react"
 --- @include "lib/advance"
 --- @include "lib/commit"
+--- @include "lib/housekeep"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
 --- @include "lib/header"
@@ -37,6 +38,8 @@ if not again then
     timer = head_timer(path)
   end
   commit(path, false)
+  -- Listed like a path that is in use: who looks at what was learned, or resumes a provider, finds it.
+  if redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1 then housekeep(path) end
 end
 local result = header(path, next_path(path), timer)
 result[10] = again and 0 or 1
