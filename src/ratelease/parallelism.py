@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
-from .checks import Checked, number, whole
+from pydantic import model_validator
+
+from .checks import Checked, number, truth, whole
 from .client import Client
 from .config import Config
 from .core.health import health_of
@@ -82,8 +84,19 @@ class DynamicAdjusterConfig(Checked, frozen=True):
     error_window: Annotated[float, number(0.01, 604_800, " seconds")] = 300.0
     max_error_history: Annotated[int, whole(1, MOST_KEPT)] = MOST_KEPT
     max_response_samples: Annotated[int, whole(1, MOST_KEPT)] = 50
-    probe: bool = True
-    whole_numbers: bool = False
+    probe: Annotated[bool, truth] = True
+    whole_numbers: Annotated[bool, truth] = False
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        # A maximum that is not given is raised to the base.
+        most = self.max_parallelism if "max_parallelism" in self.model_fields_set else MOST
+        if not self.min_parallelism <= self.base_parallelism <= most:
+            raise ValueError(
+                f"min_parallelism ({self.min_parallelism:,}), base_parallelism ({self.base_parallelism:,}) and "
+                f"max_parallelism ({self.max_parallelism:,}) must be in this order"
+            )
+        return self
 
     @property
     def strategy(self) -> Parallelism:
@@ -152,7 +165,9 @@ class DynamicParallelismAdjuster:
 
         config: How it behaves. Adjusters of the same store and namespace should agree; the newest decides.
 
-        options: Arguments of :class:`ratelease.Client`, such as url. The namespace is "<namespace>.parallelism": what
+        settings: The config of its client: times and sizes, and where the store is.
+
+        options: Further arguments of :class:`ratelease.Client`, such as url. The namespace is "<namespace>.parallelism": what
             adjusters learn is apart from what clients that hand out leases do.
 
     Raises:
@@ -160,13 +175,16 @@ class DynamicParallelismAdjuster:
         ConfigError: An argument is wrong.
     """
 
-    def __init__(self, config: DynamicAdjusterConfig | None = None, **options: Any) -> None:
+    def __init__(
+        self, config: DynamicAdjusterConfig | None = None, *, settings: Config | None = None, **options: Any
+    ) -> None:
         self._config = DynamicAdjusterConfig() if config is None else config
         if not isinstance(self._config, DynamicAdjusterConfig):
             raise ConfigError(f"config must be a DynamicAdjusterConfig, not {config!r:.60}")
-        settings: Config = options.pop("config", None) or Config()
         # What it says is true of the shared state alone: where the store is away, it raises.
-        settings = settings.replace(strategy=self._config.strategy, unknown="unlimited", on_unavailable="closed")
+        settings = (settings or Config()).replace(
+            strategy=self._config.strategy, unknown="unlimited", on_unavailable="closed"
+        )
         shared = settle(arguments={"namespace": options.pop("namespace", None)}, config=settings).config.namespace
         self._client = _Client(
             config=settings, namespace=f"{shared}.parallelism", limits={_BEYOND: Limits(strategy="off")}, **options
