@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .core.feedback import Feedback, cause_of, feedback_of, lesson
+from .checks import is_number, plain_seconds, shown
+from .core.feedback import Feedback, feedback_of, lesson
 from .core.health import Health
 from .core.model import Outcome
 from .core.reaction import Change
@@ -15,6 +16,7 @@ from .errors import ConfigError
 from .providers import retry_after_of
 from .shell import Seconds, seconds_of
 from .store.runtime import new_id
+from .strategies import CAUSE, LONGEST
 
 if TYPE_CHECKING:
     # The other half of a client.
@@ -43,35 +45,48 @@ class _Learning(Shell):
         response: Seconds | None,
     ) -> Steps[bool]:
         line = self._line(provider, model, ())
-        if id is not None and (not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID):
-            raise ConfigError(f"the id of a report must be text of at most {LONGEST_ID} characters, not {id!r:.60}")
+        if id is not None and not _is_id(id):
+            raise ConfigError(f"the id of a report must be text of 1 to {LONGEST_ID} characters, not {shown(id)}")
+        took = plain_seconds(response)
+        if response is not None and not is_number(took, 0, LONGEST):
+            raise ConfigError(f"response must be seconds from 0 to {LONGEST:,.0f}, not {shown(response)}")
         told = _told(outcome, retry_after, headers)
         if isinstance(told, str):
-            words = f"!{cause_of(told)}"
+            words = f"!{told}"
         else:
             words = lesson(told, self._config)
+            self._rt.told.note(line, told)
             if told.outcome is Outcome.OK and response is not None:
-                words = f"o,{round(seconds_of(response, 'response') * 1000)}"
+                words = f"o,{round(took * 1000)}"  # type: ignore[operator]
         if not words:
             return _nothing()
         return self._tending.report(line, id or new_id(), words)
 
     def on_change(self, callback: Callable[[Change], Any]) -> Callable[[], None]:
         """
-        Have `callback` called with a :class:`ratelease.Change` whenever failures or recovery have changed a limit,
+        Have `callback` called with a :class:`ratelease.core.reaction.Change` whenever failures or recovery have changed a limit,
         whichever process has noticed. From another thread; messages may be lost while Redis is away.
 
         Returns a function that ends it.
         """
         if not callable(callback):
-            raise ConfigError(f"on_change needs a function, not {callback!r:.60}")
+            raise ConfigError(f"on_change needs a function, not {shown(callback)}")
         self._check_open()
         return self._rt.keeper.listen(callback)
+
+
+def _is_id(id: object) -> bool:
+    # A half of a surrogate pair is text that cannot be sent.
+    return isinstance(id, str) and 0 < len(id) <= LONGEST_ID and not any("\ud800" <= char <= "\udfff" for char in id)
 
 
 def _told(outcome: Outcome | Feedback | str, retry_after: Seconds | None, headers: object) -> Feedback | str:
     """What a report says: feedback, or the name of a cause."""
     if isinstance(outcome, str) and outcome not in _OUTCOMES:
+        if not CAUSE.fullmatch(outcome):
+            raise ConfigError(
+                f"outcome must be one of {', '.join(sorted(_OUTCOMES))}, or a cause, not {shown(outcome)}"
+            )
         return outcome
     told = feedback_of(Outcome(outcome) if isinstance(outcome, str) else outcome)
     if headers is not None and told.retry_after is None:

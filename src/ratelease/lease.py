@@ -156,6 +156,7 @@ class _LeaseBase:
         # Also where there is nothing to send: the store may never have heard of it.
         if self._hold.ended and not ended_before:
             self._hold.runtime.keeper.tally.end(feedback.outcome)
+            self._hold.runtime.told.note(self._hold.line, feedback)
         return None if ending is None else (self._hold, ending)
 
     def _end_later(self, feedback: Feedback) -> None:

@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..limits import Limits
 from ..strategies import DEFAULT
 from .endpoint import Endpoint
-from .log import logger
+from .log import Told, logger
 
 if TYPE_CHECKING:
     from .hold import Hold
@@ -72,6 +72,7 @@ class Runtime:
         self.dead = False
         self.clock_offset = 0.0
         self.estimates = Estimates(config.default_tokens)
+        self.told = Told(config)
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
