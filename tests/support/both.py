@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from ratelease import AsyncClient, Client, EffectiveLimits, Instance, Outcome, Refusal, Status
+from ratelease import AsyncClient, Client, EffectiveLimits, Feedback, Instance, Outcome, Refusal, Status
+from ratelease.core.health import Health
+from ratelease.core.reaction import Reaction
 from ratelease.core.scripts import Call
 from support.wait_until import wait_until_async
 
@@ -130,9 +132,16 @@ class BothLease:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lease, name)
 
-    async def release(self, outcome: Outcome = Outcome.OK, usage: object = None) -> None:
+    async def release(
+        self, outcome: Outcome | Feedback = Outcome.OK, usage: object = None, *, clean: bool = True
+    ) -> None:
         """Give the slot back."""
-        await self.limiter.call(self.lease.release, outcome, usage)
+        await self.limiter.call(self.lease.release, outcome, usage, clean=clean)
+
+    async def fail(self, error: object) -> Feedback:
+        """Give the slot back, and say what went wrong."""
+        feedback: Feedback = await self.limiter.call(self.lease.fail, error)
+        return feedback
 
     def wrap_stream(self, stream: Any) -> BothStream:
         """Hand the lease over to a stream in the client's colour, see :meth:`Limiter.stream`."""
@@ -270,6 +279,22 @@ class Limiter:
         """What holds here, and who says so."""
         limits: EffectiveLimits = await self.call(self.client.limits, *arguments)
         return limits
+
+    async def report(self, *arguments: Any, **options: Any) -> bool:
+        """Say how a call went that had no lease."""
+        new: bool = await self.call(self.client.report, *arguments, **options)
+        return new
+
+    async def health(self, provider: str, model: str) -> Health:
+        """How calls of a model go."""
+        health: Health = await self.call(self.client.health, provider, model)
+        return health
+
+    async def reaction(self, scope: str) -> Reaction:
+        """What failures have done to a scope that is known."""
+        found = (await self.status()).scope(scope)
+        assert found is not None, f"{scope} is not known"
+        return found.reaction
 
     async def in_flight(self, scope: str) -> int:
         """How many slots of a scope are in use; 0 where nobody knows of it."""

@@ -15,7 +15,10 @@ from typing import Any
 
 from ratelease import Limits, Rate
 from ratelease.testing import config
-from support import jobs
+from support import jobs, reaction_jobs
+
+
+assert reaction_jobs.__doc__, "imported for its jobs"
 
 
 class Stage:

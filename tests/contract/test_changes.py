@@ -1,0 +1,140 @@
+"""on_change: every process hears of every changed limit, once."""
+
+import logging
+
+import pytest
+
+from ratelease import Limits
+from ratelease.errors import ConfigError
+from ratelease.strategies import Parallelism, Penalty
+from support.wait_until import wait_until_async
+
+MODEL = ("openai", "gpt-4o")
+KEY = "m:openai:gpt-4o"
+SIXTEEN = {"openai/gpt-4o": Limits(concurrency=16, strategy="parallelism")}
+
+
+async def subscribed(store, limiter, count=1) -> None:
+    """Return when so many clients listen: who subscribes hears nothing of before."""
+    channel = f"{limiter.client._rt.keyspace.inbox_prefix}everyone"
+
+    async def listening() -> bool:
+        return store.pubsub_numsub(channel)[0][1] == count
+
+    await wait_until_async(listening, description=f"{count} clients listen")
+
+
+async def told(heard, count) -> None:
+    await wait_until_async(lambda: len(heard) >= count, description=f"{count} changes are heard of")
+
+
+@pytest.mark.covers("AL-27")
+async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> None:
+    """With its scope, both limits and why; failures of one episode are one change, and no change is none."""
+    one, two = make_limiter(limits=SIXTEEN), make_limiter(limits=SIXTEEN)
+    here, there = [], []
+    one.client.on_change(here.append)
+    end = two.client.on_change(there.append)
+    await subscribed(store, one, 2)
+    for _ in range(3):
+        await one.report(*MODEL, "throttled")
+    lease = await one.acquire(*MODEL)
+    await lease.fail(TimeoutError())
+    await one.report(*MODEL, "error")
+    await told(there, 2)
+    assert [(change.scope, change.key, change.before, change.after, change.reason) for change in there] == [
+        ("openai/gpt-4o", KEY, 16, 11, "429 rate limit error"),
+        ("openai/gpt-4o", KEY, 11, 10, "timeout error"),
+    ]
+    end()
+    end()
+    await (await two.acquire(*MODEL)).fail({"status": 429})
+    await told(here, 3)
+    assert (here[:2], len(there)) == (there, 2), "nothing after unsubscribing"
+    assert here[2].to_dict() == {
+        "scope": "openai/gpt-4o",
+        "key": KEY,
+        "before": 10,
+        "after": 7,
+        "reason": "429 rate limit error",
+    }
+
+
+@pytest.mark.covers("AL-27")
+async def test_recovery_and_operators_are_changes_too(make_limiter, store) -> None:
+    """Told by whoever notices first, once."""
+    limits = {"openai/gpt-4o": Limits(concurrency=4, strategy=Parallelism(recovery_interval=0.3))}
+    limits["openai/gpt-5"] = Limits(concurrency=8, strategy=Penalty(half_life=3600))
+    limiter = make_limiter(limits=limits)
+    heard = []
+    limiter.client.on_change(heard.append)
+    await (await limiter.acquire("openai", "gpt-5")).release()
+    await subscribed(store, limiter)
+    await limiter.report(*MODEL, "throttled")
+
+    async def recovered() -> bool:
+        await (await limiter.acquire(*MODEL)).release()
+        return len(heard) == 3
+
+    await wait_until_async(recovered, description="the limit is back")
+    assert [(change.before, change.after, change.reason) for change in heard] == [
+        (4, 2, "429 rate limit error"),
+        (2, 3, "recovery"),
+        (3, 4, "recovery"),
+    ]
+    operator = limiter.client.operator
+    await limiter.call(operator.penalize, "openai", "gpt-5", "timeout")
+    await told(heard, 4)
+    await limiter.call(operator.forgive, "openai", "gpt-5")
+    await told(heard, 5)
+    assert [(change.scope, change.before, change.after) for change in heard[3:]] == [
+        ("openai/gpt-5", 8, 4),
+        ("openai/gpt-5", 4, 8),
+    ]
+
+
+@pytest.mark.covers("AL-28")
+async def test_a_429_at_the_floor_changes_nothing_and_tells_nobody(make_limiter, store) -> None:
+    """The limit is 1 before and after."""
+    limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=1, strategy="parallelism")})
+    heard = []
+    limiter.client.on_change(heard.append)
+    await subscribed(store, limiter)
+    await (await limiter.acquire(*MODEL)).fail({"status": 429})
+    await limiter.report("openai", "gpt-4o", "timeout")
+    # What is told afterwards shows that all before it has come.
+    store.publish(f"{limiter.client._rt.keyspace.inbox_prefix}everyone", "t 9 8 t")
+    await told(heard, 1)
+    assert [change.scope for change in heard] == ["total"]
+    assert len((await limiter.reaction("openai/gpt-4o")).events) == 1
+
+
+@pytest.mark.covers("AL-27")
+async def test_a_callback_that_raises_ends_nothing(make_limiter, store, caplog) -> None:
+    """Neither the other callbacks nor the thread they are called from; it is logged, and so is the cut."""
+    caplog.set_level(logging.INFO)
+    limiter = make_limiter(limits=SIXTEEN)
+    heard = []
+
+    def broken(_change) -> None:
+        raise RuntimeError("mine")
+
+    limiter.client.on_change(broken)
+    limiter.client.on_change(heard.append)
+    await subscribed(store, limiter)
+    await limiter.report(*MODEL, "throttled")
+    await told(heard, 1)
+    assert "on_change raised" in caplog.text
+    assert "the limit of 'openai/gpt-4o' is 11, it was 16: 429 rate limit error" in caplog.text
+    async with limiter.acquire(*MODEL) as lease:
+        assert lease.valid
+
+
+async def test_a_client_that_is_closed_or_given_no_function_says_so(make_limiter) -> None:
+    """Before anything is sent."""
+    limiter = make_limiter(limits=SIXTEEN)
+    with pytest.raises(ConfigError, match="on_change needs a function, not 'print'"):
+        limiter.client.on_change("print")
+    await limiter.close()
+    with pytest.raises(ConfigError, match="closed"):
+        limiter.client.on_change(print)
