@@ -64,8 +64,11 @@ class _Learning(Shell):
 
     def on_change(self, callback: Callable[[Change], Any]) -> Callable[[], None]:
         """
-        Have `callback` called with a :class:`ratelease.core.reaction.Change` whenever failures or recovery have changed a limit,
-        whichever process has noticed. From another thread; messages may be lost while Redis is away.
+        Have `callback` called with a :class:`ratelease.core.reaction.Change` whenever a limit in force has changed, by
+        failures, recovery or an operator, whichever process has noticed.
+
+        From another thread, and from when the background has subscribed, a moment later. Messages may be lost while
+        Redis is away. A reset is not told.
 
         Returns a function that ends it.
         """

@@ -17,7 +17,6 @@ from ratelease import Limits, Rate
 from ratelease.testing import config
 from support import jobs, reaction_jobs
 
-
 assert reaction_jobs.__doc__, "imported for its jobs"
 
 
