@@ -24,9 +24,9 @@ local first = 10 + #path.specs
 local mark, lesson = 'report:' .. ARGV[first], ARGV[first + 1]
 path.nobody_waits = nobody_waits(path)
 load_scopes(path)
-local cause = string.match(lesson, '^!(.*)$')
+local cause = string.match(lesson, '^!([%l_]*)')
 local known = strategy_of(reacting_scope(path)).P or ''
-if cause and not string.find(known, ',' .. cause .. '=', 1, true) then return {2, known} end
+if cause and ('!' .. cause ~= lesson or not string.find(known, ',' .. cause .. '=', 1, true)) then return {2, known} end
 local again = redis.call('ZSCORE', path.graves, mark)
 local timer = 0
 if not again then

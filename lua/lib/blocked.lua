@@ -25,7 +25,9 @@ local function blocked(path, want, ticket)
       -- Admissions are spread in steps of 50 ms, so that many small gaps do not take a timer each.
       local slot = math.floor(scope.paced / 50) * 50
       if (scope.slow or scope.ramp) and slot > path.now then
-        later({scope = scope.number, dimension = 'pace', used = 0, limit = 0, at = slot, timed = true})
+        -- What was spread by a penalty of then waits no longer than for the end of this one.
+        local at = scope.slow and math.min(slot, scope.slow_until) or slot
+        later({scope = scope.number, dimension = 'pace', used = 0, limit = 0, at = at, timed = true})
       end
     end
     if scope.pause > path.now then

@@ -30,6 +30,7 @@ local function effective(path, scope)
       limit = math.max(math.floor(limit / (scope.penalty + 1)), 1)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
+      scope.slow_until = now + math.ceil(half_life * math.log(scope.penalty / 0.05) / math.log(2)) + 1
     end
   end
   load_gate(path, scope)

@@ -31,6 +31,7 @@ from ratelease.core.share import Standing
 from ratelease.core.status import QueueStatus, ScopeStatus, read_snapshot
 from ratelease.store.lua_source import load_script
 from ratelease.store.runtime import Runtime
+from support.clock import DrivenClock
 
 GRANTED, PARKED, REFUSED, IMPOSSIBLE, TOMBSTONED = Verdict
 RELEASED, LOST, WITHDRAWN, UNKNOWN = Ended
@@ -181,6 +182,16 @@ class Store:
         return found
 
 
+def let_pass(clock: DrivenClock, seconds: float, *instances: Instance) -> None:
+    """Move the clock while these instances beat, so that the store is not taken for a new one."""
+    while seconds > 5:
+        clock.advance(5)
+        seconds -= 5
+        for each in instances:
+            each.beat()
+    clock.advance(seconds)
+
+
 class Instance:
     """
     One instance: its own session, generation and limits. `provider` is "openai" unless a model says "other/model".
@@ -256,6 +267,12 @@ class Instance:
         header, ended = scripts.release_answers(self._run(scripts.release(self.session, self._keyspace, endings)))
         self._note(header)
         return ended
+
+    def call(self, model: str | Line, lesson: str = "o", **options: Any) -> None:
+        """Acquire, and tell at once how the call went; `options` as of :meth:`request`."""
+        asked = self.acquire(model, **options)
+        assert asked.granted, asked.answer
+        self.release(model, asked.id, lesson=lesson)
 
     def settle(self, model: str | Line, id: str, usage: str, *, ends: bool = True) -> Ended:
         """Say what a lease has really used ("t200"), with its release or before."""
