@@ -3,8 +3,8 @@
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire, then id of the report  lesson, see lib/react
 -- Returns header as acquire, then 1, or 0 where this report has come before; {2, causes} where a cause is not known
--- Writes what the scope learns from it, and the path into the list of those in use; the call counts as admitted 5 s before. Its id is kept for a minute, so that
---       the same report again changes nothing. First write: one that does not fail at maxmemory.
+-- Writes what the scope learns from it, and the path into the list of those in use; the call counts as admitted 5 s
+--       before. Its id is kept for four lease TTLs, so that the same report again changes nothing. First write: one that does not fail at maxmemory.
 -- Cost: O(scopes + rates); where somebody waits also what the hand-off costs.
 --- @include "lib/open_path"
 --- @include "lib/nobody_waits"
@@ -31,7 +31,7 @@ local again = redis.call('ZSCORE', path.graves, mark)
 local timer = 0
 if not again then
   react(path, lesson, path.now - 5000, '')
-  path.bury[mark] = path.now + math.max(4 * path.ttl, 60000)
+  path.bury[mark] = path.now + 4 * path.ttl
   if not path.nobody_waits then
     path.queued = true
     advance(path)

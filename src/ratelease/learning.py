@@ -132,7 +132,7 @@ class Learns(_Learning):
 
             retry_after: Seconds that the provider wants to wait. headers: of its answer, to read that from.
 
-            id: Of this report: the same one again changes nothing, for a minute at least.
+            id: Of this report: the same one again changes nothing, for four lease TTLs.
 
             response: Seconds that a successful call took.
 
