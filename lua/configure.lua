@@ -73,6 +73,10 @@ for _, name in ipairs(order) do
 end
 figures = table.concat(list, ' ')
 
+local forgets = (verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d')) and REDUCED
+  or (verb == 'calm' or verb == 'resume') and STOPPED
+-- Where it holds a wrong type, that has to end the call before its first write.
+if forgets then redis.call('HLEN', KEYS[5]) end
 -- Calming belongs to the resume of a provider, which has been written down.
 if verb ~= 'calm' then
   redis.call('LPUSH', KEYS[4], string.format('%.0f', now) .. ':' .. ARGV[4])
@@ -80,8 +84,7 @@ if verb ~= 'calm' then
   redis.call('PEXPIRE', KEYS[4], 2678400000)
 end
 if verb == 'note' then return {0, now, figures, pause} end
-if verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d') then redis.call('HDEL', KEYS[5], unpack(REDUCED)) end
-if verb == 'calm' or verb == 'resume' then redis.call('HDEL', KEYS[5], unpack(STOPPED)) end
+if forgets then redis.call('HDEL', KEYS[5], unpack(forgets)) end
 
 local until_ms = string.format('%.0f', pause)
 local function keep(field, value)
