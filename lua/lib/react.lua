@@ -34,7 +34,9 @@ local function react(path, lesson, at, id)
   if cause then
     cut(path, scope, '', cause)
   elseif letter == 'q' then
-    trip(path, scope, 'quota', math.max(hint, 1), 1)
+    -- Calls that were in flight together learn of it with times of their own: the longest holds.
+    local until_ms = tonumber(string.match(scope.learned.quota or '', '^%d+')) or 0
+    trip(path, scope, 'quota', math.max(hint, until_ms - path.now, 1), 1)
   else
     counted = failed(path, scope, letter, at, id, dimension)
     local pause = math.max(hint, 0)
