@@ -31,6 +31,7 @@
 --- @include "lib/sweep"
 --- @include "lib/advance"
 --- @include "lib/estimate_costs"
+--- @include "lib/late_place"
 --- @include "lib/lease_ids"
 --- @include "lib/members"
 --- @include "lib/commit"
@@ -148,7 +149,10 @@ local function admit(want)
   path.entries[want.id], path.dirty[want.id] = waiter, true
   path.enqueue[want.id], path.dequeue[want.id] = waiter.ticket, nil
   path.bury[want.id] = path.now + 4 * path.ttl
-  if not path.head then path.head = {id = want.id, ticket = waiter.ticket, waiter = waiter, block = block} end
+  local place = late_place(waiter, waiter.ticket, block)
+  if not path.head or path.head.place and not place then
+    path.head = {id = want.id, ticket = waiter.ticket, place = place, waiter = waiter, block = block}
+  end
   reply(PARKED, block, block.at, waiting)
 end
 

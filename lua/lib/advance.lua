@@ -5,6 +5,7 @@
 --- @include "lib/blocked"
 --- @include "lib/charge"
 --- @include "lib/deliver"
+--- @include "lib/late_place"
 -- Grant the queue from its head for as long as the head fits.
 --
 -- Waiters that gave up or whose process is dead leave the queue, those of a muted instance keep their place and
@@ -51,9 +52,9 @@ local function advance(path)
           deliver(path, waiter.instance, '-' .. id)
           leave(id)
           path.entries[id], path.dirty[id] = false, true
-        elseif block and block.dimension == 'c' and waiter.n * waiter.weight > block.limit then
-          -- As late in the indexes as there is: nobody stands behind it.
-          excluded = excluded or {id = id, ticket = place.ticket, place = 2 ^ 52 + place.ticket, waiter = waiter, block = block}
+        elseif late_place(waiter, place.ticket, block) then
+          excluded = excluded or {id = id, ticket = place.ticket, place = late_place(waiter, place.ticket, block),
+            waiter = waiter, block = block}
         elseif block or path.more then
           path.head = {id = id, ticket = place.ticket, waiter = waiter, block = block}
           return
