@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ratelease import Breaker, Limits
+from ratelease import Limits
+from ratelease.strategies import Breaker
 from support.clock import START_MS, DrivenClock
 from support.store import FOR_EVER, PARKED, REFUSED, Asked, Instance, Store, let_pass
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from ratelease import Decrement, Limits, Parallelism, Penalty
+from ratelease import Limits
 from ratelease.core import scripts
+from ratelease.strategies import Decrement, Parallelism, Penalty
 from support.clock import DrivenClock
 from support.store import Instance, Store
 
@@ -54,9 +55,7 @@ def test_each_episode_takes_one_away_for_good(make_store: MakeStore, clock: Driv
     later.call(MODEL)
     reaction = later.reaction(MODEL)
     assert (reaction.limit, reaction.auto_reduced, reaction.auto_reduced_from) == (2, True, 4)
-    assert reaction.notice == (
-        "Concurrency limit auto-reduced to 2 after a 429 — restore manually when ready."
-    )
+    assert reaction.notice == ("Concurrency limit auto-reduced to 2 after a 429 — restore manually when ready.")
     for expected in (1, 1):
         clock.advance(1)
         later.call(MODEL, THROTTLED)
@@ -176,7 +175,9 @@ def test_a_learned_key_of_a_wrong_type_is_an_error_that_reset_mends(make_store: 
 
 
 @pytest.mark.covers("AL-37")
-@pytest.mark.parametrize("strategy", [Decrement(), Parallelism(recovery_interval=3 * 86_400)], ids=lambda each: each.kind)
+@pytest.mark.parametrize(
+    "strategy", [Decrement(), Parallelism(recovery_interval=3 * 86_400)], ids=lambda each: each.kind
+)
 def test_what_was_learned_outlives_all_processes_for_a_week(
     make_store: MakeStore, clock: DrivenClock, strategy: object
 ) -> None:
@@ -208,7 +209,8 @@ def test_a_colon_in_a_name_is_a_letter_as_any_other(make_store: MakeStore, clock
         one.call(name, THROTTLED)
         assert one.reaction(name).limit == 2
     assert [path for who, path, _ in store.mail() if who == "everyone"] == [
-        "m:ollama:llama3%3A8b", "m:bedrock:anthropic.claude-v2%3A0"
+        "m:ollama:llama3%3A8b",
+        "m:bedrock:anthropic.claude-v2%3A0",
     ]
     assert one.reaction(names[1]).events == ()
     assert len([key for key in store.client.scan_iter() if key.endswith(b":learned")]) == 2

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ratelease import Limits, Parallelism
+from ratelease import Limits
+from ratelease.strategies import Parallelism
 from support.clock import DrivenClock
 from support.store import PARKED, REFUSED, Instance, Store, let_pass
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ratelease import Limits, Parallelism, Penalty
-from ratelease.strategies import strategy_words
+from ratelease import Limits
+from ratelease.strategies import Parallelism, Penalty, strategy_words
 from support.clock import DrivenClock
 from support.store import REFUSED, Instance, Store, let_pass
 
@@ -204,7 +204,9 @@ def test_overload_and_errors_are_no_matter_of_concurrency(make_store: MakeStore,
 @pytest.mark.covers("AL-42")
 def test_rates_alone_are_slowed_and_spread(make_store: MakeStore, clock: DrivenClock) -> None:
     """600 a minute with a penalty of 2 are 200 a minute, each 300 ms after the one before; then as fast as before."""
-    one = make_store(limits={f"openai/{MODEL}": Limits(rpm=600, guard=0, strategy=Penalty(half_life=10_000))}).instance()
+    one = make_store(
+        limits={f"openai/{MODEL}": Limits(rpm=600, guard=0, strategy=Penalty(half_life=10_000))}
+    ).instance()
     one.call(MODEL, THROTTLED)
     assert state(one) == (2.0, None)
     admitted = []

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ratelease import Decrement, Limits, Penalty
+from ratelease import Limits
+from ratelease.strategies import Decrement, Penalty
 from support.clock import DrivenClock
 from support.store import FOR_EVER, IMPOSSIBLE, PARKED, Asked, Instance, Store, let_pass
 
