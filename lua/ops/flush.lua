@@ -6,7 +6,7 @@
 -- ARGV  namespace, provider and model as the program spells them; --all as the last one also removes leases,
 --       waiters, agreed limits and what operators have set, and for a whole namespace its instances
 -- Returns the number of keys removed
--- Writes deletions only: windows, pauses, and our keys that hold a wrong type. The same effect as Client.reset().
+-- Writes deletions only: windows, what was learned from failures, pauses, and our keys that hold a wrong type. The same effect as Client.reset().
 -- Cost: O(keys in the database). On Redis Cluster run it on every primary.
 local arguments, all = {}, false
 for i = 1, #ARGV do
@@ -65,7 +65,7 @@ repeat
   for _, key in ipairs(page[2]) do
     local kind = string.match(key, ':(%l+)$')
     if kind and kinds[kind] and ours(key) then
-      if all or kind == 'windows' or redis.call('TYPE', key)['ok'] ~= kinds[kind] then
+      if all or kind == 'windows' or kind == 'learned' or redis.call('TYPE', key)['ok'] ~= kinds[kind] then
         removed = removed + redis.call('DEL', key)
       elseif kind == 'state' then
         redis.call('HDEL', key, 'pause')

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from ratelease import Client, Limits
+from ratelease import Client, Limits, Outcome
 from ratelease.errors import StoreCorrupt
 from ratelease.testing import RedisServer, find_cli
 from support.redis_cli import redis_cli
@@ -98,6 +98,22 @@ def test_flush_of_a_namespace_clears_every_window_of_it(client: Client, redis_se
         assert _flush(redis_server, "prod") == 5
         assert set(_used(client).values()) == {0}
         assert sum(_used(other).values()) == 8
+
+
+@pytest.mark.covers("UX-06", "AL-26")
+def test_flush_forgets_what_was_learned_from_failures(client: Client, redis_server: RedisServer) -> None:
+    """Of the scopes that are meant: who fell to one slot, or was paused, goes on at once."""
+    for provider, model in (("openai", "gpt-4o"), ("openai", "gpt-4o-mini"), ("openai2", "gpt-4o")):
+        client.report(provider, model, Outcome.THROTTLED, retry_after=60.0)
+    assert _flush(redis_server, "prod", "openai", "gpt-4o") == 1
+    client.acquire("openai", "gpt-4o").release()
+    for provider, model in (("openai", "gpt-4o-mini"), ("openai2", "gpt-4o")):
+        assert client.try_acquire(provider, model).dimension == "pause"
+    _flush(redis_server, "prod", "openai")
+    client.acquire("openai", "gpt-4o-mini").release()
+    assert client.try_acquire("openai2", "gpt-4o").dimension == "pause"
+    _flush(redis_server, "prod")
+    client.acquire("openai2", "gpt-4o").release()
 
 
 @pytest.mark.covers("UX-06")
