@@ -14,6 +14,7 @@
 --- @include "lib/open_path"
 --- @include "lib/load_scopes"
 --- @include "lib/effective"
+--- @include "lib/history"
 --- @include "lib/record"
 local path = open_path()
 if path.refusal then return path.refusal end
@@ -45,7 +46,7 @@ for _, scope in ipairs(path.scopes) do
   add(learned.reduced or '')
   add(learned.breaker or '')
   add(learned.quota or '')
-  for _, text in ipairs({'history', 'responses'}) do add(redis.call('HGET', scope.learned_key, text) or '') end
+  for _, text in ipairs({'history', 'responses'}) do add(history(scope, text)) end
   for _, name in ipairs({'gate', 'usage', 'poller', 'blind', 'cap'}) do add(learned[name] or '') end
   local cooling, held = 0, 0
   for _, member in ipairs(path.cools and scope.use > 0 and redis.call('ZRANGEBYSCORE', scope.leases,

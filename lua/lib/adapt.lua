@@ -15,30 +15,32 @@ local function adapt(path, scope, word)
     adapted.low = math.min(adapted.low, adapted.base)
     local current, at, peak, clean, streak =
       string.match(learned.parallel or '', '^(%S+) (%d+) (%d+) (%d+) (%d+)$')
-    adapted.current, adapted.at = tonumber(current) or adapted.base, tonumber(at) or path.now
+    current = tonumber(current)
+    -- What is no number is not equal to itself.
+    if not current or current ~= current then current = adapted.base end
+    adapted.current, adapted.at = math.max(math.min(current, adapted.high), adapted.low), tonumber(at) or path.now
     adapted.peak, adapted.clean = tonumber(peak) or 0, tonumber(clean) or 0
     adapted.streak = tonumber(streak) or 0
     scope.base, scope.adapted = adapted.base, adapted
   end
-  local before = adapted.at
-  while path.now >= adapted.at + adapted.interval do
-    adapted.at = adapted.at + adapted.interval
-    local step = math.max(adapted.current * adapted.grow, 1)
+  local due = math.floor((path.now - adapted.at) / adapted.interval)
+  if due > 0 then
+    local function grown() return adapted.current + math.max(adapted.current * adapted.grow, 1) end
+    adapted.at, adapted.moved = path.now - (path.now - adapted.at) % adapted.interval, true
     if adapted.current < adapted.base then
-      adapted.current = math.min(adapted.current + step, adapted.base)
-    elseif adapted.peak == 0 and scope.use == 0 then
-      adapted.current = math.min(adapted.current, adapted.base)
+      while due > 0 and adapted.current < adapted.base do
+        adapted.current = math.min(grown(), adapted.base)
+        due = due - 1
+      end
     elseif string.find(adapted.flags, 'p', 1, true) and adapted.clean > 0
       and adapted.peak >= 0.8 * math.floor(adapted.current) then
-      adapted.current = math.min(adapted.current + step, adapted.high)
+      adapted.current, due = math.min(grown(), adapted.high), due - 1
+    elseif adapted.peak > 0 then
+      due = due - 1
     end
-    adapted.peak, adapted.clean = 0, 0
-    if adapted.current == adapted.base then
-      adapted.at = path.now - (path.now - adapted.at) % adapted.interval
-    end
-  end
-  if adapted.at ~= before then
-    adapted.peak, adapted.moved = scope.use, true
+    -- In all the intervals that are left nobody has called.
+    if due > 0 and scope.use == 0 then adapted.current = math.min(adapted.current, adapted.base) end
+    adapted.peak, adapted.clean = scope.use, 0
   end
   return math.max(math.floor(adapted.current), adapted.low)
 end

@@ -1,3 +1,4 @@
+--- @include "lib/history"
 -- Write what a scope has learned, and tell everybody if its limit has changed. `history` is what has happened, the newest
 -- 100: "<ms> <letter or cause> <limit before> <after> <what was exceeded>;…"; `responses` the ms that calls took. It is kept for a week after the last
 -- change. The scope's state says whether there is anything to look at (`learned` 1): once all has passed, admissions
@@ -31,7 +32,7 @@ local function commit_learned(path, scope)
   end
   for name, news in pairs({history = scope.lessons, responses = scope.response and {scope.response}}) do
     local entries = {}
-    for entry in string.gmatch(redis.call('HGET', scope.learned_key, name) or '', '[^;]+') do
+    for entry in string.gmatch(history(scope, name), '[^;]+') do
       entries[#entries + 1] = entry
     end
     for _, entry in ipairs(news) do entries[#entries + 1] = entry end

@@ -3,13 +3,16 @@
 --- @include "lib/penalty_now"
 --- @include "lib/adapt"
 --- @include "lib/learn"
+--- @include "lib/redate"
 --- @include "lib/load_gate"
--- Reduce the limit of a scope to what it has learned, and to what the provider says of its own: scope.limit is what holds now, scope.base what is agreed on.
+-- Reduce the limit of a scope to what it has learned, and to what the provider says of its own: scope.limit is what holds
+-- now, scope.base what is agreed on.
 -- Each strategy that is enabled takes its part; never below 1. A scope of rates alone is slowed instead: scope.slow
 -- says by how much, see pace().
 local function effective(path, scope)
-  local learned, strategy = load_learned(scope), strategy_of(scope)
   local now, limit = path.now, scope.base
+  local learned, strategy = load_learned(scope, now), strategy_of(scope)
+  if path.rewound then redate(path, scope) end
   scope.slow, scope.penalty = nil, 0
   if strategy.A then limit = adapt(path, scope, strategy.A) end
   if strategy.D and limit and learned.reduced then
@@ -19,17 +22,17 @@ local function effective(path, scope)
     if not current or restore > 0 and now >= at + restore then
       learn(scope, 'reduced', nil)
     else
-      limit = math.min(limit, tonumber(current))
+      limit = math.max(math.min(limit, tonumber(current)), 1)
     end
   end
   scope.unpunished = limit
   if strategy.P and learned.penalty then
-    local half_life = tonumber(string.match(strategy.P, '^%d+,(%d+)'))
-    scope.penalty = penalty_now(learned, half_life, now)
+    scope.penalty = penalty_now(learned, strategy.P, now)
     if limit then
       limit = math.max(math.floor(limit / (scope.penalty + 1)), 1)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
+      local half_life = tonumber(string.match(strategy.P, '^%d+,(%d+)'))
       scope.slow_until = now + math.ceil(half_life * math.log(scope.penalty / 0.05) / math.log(2)) + 1
     end
   end

@@ -69,7 +69,7 @@ local function load_scope(path, k)
   if scope.flagged or string.find(scope.agreed, ' A', 1, true) then effective(path, scope) end
   -- A limit that was reached is reached by everybody at once; so is the end of a pause, see pace().
   scope.ramp = scope.pause > path.now - 1000 and scope.pause <= path.now
-  if scope.ramp then load_learned(scope) end
+  if scope.ramp then load_learned(scope, path.now) end
   local waiting = path.nobody_waits and {} or redis.call('ZRANGE', scope.index, 0, 1, 'WITHSCORES')
   for i = 1, #waiting, 2 do
     if waiting[i] ~= path.name then

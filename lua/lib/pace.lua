@@ -20,7 +20,7 @@ local function pace(path, scope, id, want)
     for i = 1, math.min(#id, 8) do seed = (seed * 31 + string.byte(id, i)) % 1024 end
     gap = share * (0.5 + seed / 1024)
   end
-  load_learned(scope)
+  load_learned(scope, path.now)
   scope.paced = math.max(scope.paced, path.now) + gap
   learn(scope, 'paced', string.format('%.0f', scope.paced))
 end

@@ -1,7 +1,10 @@
--- The penalty of a scope now: it halves with every half-life, whoever looks. Below a twentieth it is over.
-local function penalty_now(learned, half_life, now)
+-- The penalty of a scope now, by the word of its strategy: it halves with every half-life, whoever looks, and is never
+-- above the maximum. Below a twentieth it is over.
+local function penalty_now(learned, word, now)
+  local most, half_life = string.match(word, '^(%d+),(%d+)')
   local level, at = string.match(learned.penalty or '', '^(%S+) (%d+)$')
   level, at = tonumber(level) or 0, tonumber(at) or 0
   if now > at then level = level * 0.5 ^ ((now - at) / half_life) end
-  return level >= 0.05 and level or 0
+  -- Also false for what is no number.
+  return level >= 0.05 and math.min(level, most / 1000) or 0
 end

@@ -13,7 +13,15 @@ local function strategy_of(scope)
   strategy.reacts = words ~= nil or string.find(scope.in_force, '^c%d') ~= nil or string.find(scope.in_force, '=') ~= nil
   if strategy.reacts then
     words = words or 'P10000,30000,rate_limit=2000,capacity=1500,timeout=1000,schema_violation=500'
-    for name, rest in string.gmatch(words, '(%u)(%S*)') do strategy[name] = rest end
+    -- What is not spelt so is left out: the store is not trusted.
+    local shapes = {P = '^%d+,[1-9]%d*,[%l_,=%d]*$', D = '^%d+,[1-9]%d*,%d+$', B = '^%d+,%d+,%d+$', O = '^$',
+      A = '^[1-9]%d*,[1-9]%d*,%d+,%d+,%d+,%d+,%d+,[1-9]%d*,%l*$'}
+    for name, rest in string.gmatch(words, '(%u)(%S*)') do
+      -- No figure has more than ten digits.
+      if shapes[name] and string.find(rest, shapes[name]) and not string.find(rest, string.rep('%d', 11)) then
+        strategy[name] = rest
+      end
+    end
   end
   scope.strategy = strategy
   return strategy

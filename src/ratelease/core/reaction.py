@@ -162,18 +162,23 @@ def read_reaction(values: Sequence[Any], now: int) -> Reaction:
         base=base if base >= 0 else None,
         penalty=float(penalty),
         parallelism=float(adapted) if adapted else None,
-        auto_reduced_from=int(reduced_from[0]) if reduced_from and reduced_from[0].isdecimal() else None,
+        auto_reduced_from=int(reduced_from[0]) if reduced_from and _is_number(reduced_from[0]) else None,
         breaker=_breaker(breaker, now),
         quota=_breaker(quota, now),
         at=now / 1000,
         events=tuple(event for entry in history.split(";") if (event := _event(entry)) is not None),
-        responses=tuple(int(word) / 1000 for word in responses.split(";") if word.isdecimal()),
+        responses=tuple(int(word) / 1000 for word in responses.split(";") if _is_number(word)),
     )
+
+
+def _is_number(word: str) -> bool:
+    """Whether it is one that scripts write: int() refuses thousands of digits."""
+    return word.isdecimal() and len(word) <= 16
 
 
 def _breaker(words: str, now: int) -> BreakerStatus | None:
     parts = words.split(" ")
-    if len(parts) != 5 or not parts[0].isdecimal():
+    if len(parts) != 5 or not _is_number(parts[0]):
         return None
     opens_in = max(int(parts[0]) - now, 0) / 1000
     return BreakerStatus("open" if opens_in else "half-open", opens_in, parts[4] != "-")
@@ -181,7 +186,7 @@ def _breaker(words: str, now: int) -> BreakerStatus | None:
 
 def _event(entry: str) -> Event | None:
     parts = entry.split(" ")
-    if len(parts) != 5 or not all(part.isdecimal() for part in (parts[0], *parts[2:4])):
+    if len(parts) != 5 or not all(map(_is_number, (parts[0], *parts[2:4]))):
         return None
     at, cause, before, after, exceeded = parts
     return Event(int(at) / 1000, REASONS.get(cause, cause), int(before), int(after), _EXCEEDED.get(exceeded, ""))

@@ -1,0 +1,17 @@
+--- @include "lib/learn"
+-- Bring nearer what stops calls until a time of a clock that has since gone back: a pause to the ten minutes that
+-- everything dated by that clock holds at most, a breaker to the time that it stays open.
+local function redate(path, scope)
+  local learned, now = scope.learned, path.now
+  if (tonumber(learned.pause) or 0) > now + 600000 then
+    learn(scope, 'pause', string.format('%.0f', now + 600000))
+    scope.pause = math.max(scope.paused_by_hand, now + 600000)
+  end
+  for _, name in ipairs({'breaker', 'quota'}) do
+    local until_ms, open, words = string.match(learned[name] or '', '^(%d+) %d+ %d+ (%d+)')
+    if until_ms and tonumber(until_ms) > now + open then
+      words = string.match(learned[name], '^%d+( .*)$')
+      learn(scope, name, string.format('%.0f', now + open) .. words)
+    end
+  end
+end
