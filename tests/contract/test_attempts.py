@@ -36,7 +36,7 @@ def lessons(monkeypatch) -> Iterator[list[str]]:
             hold.watched = True
         return holds
 
-    def noted(hold: Hold, **options: Any) -> Any:
+    def noted(hold: Hold, /, **options: Any) -> Any:
         told.append(options.get("lesson", "")[:1])
         return ending(hold, **options)
 
