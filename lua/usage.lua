@@ -28,7 +28,7 @@ local verb, words = ARGV[first], {}
 for i = first + 1, #ARGV do words[#words + 1] = ARGV[i] end
 load_scopes(path)
 local scope = path.scopes[2]
-local learned = load_learned(scope)
+local learned = load_learned(scope, path.now)
 local function format(number) return string.format('%.0f', number) end
 local poller, until_ms = string.match(learned.poller or '', '^(%S+) (%d+)$')
 until_ms = tonumber(until_ms) or 0

@@ -94,7 +94,7 @@ async def test_a_wait_that_ended_without_a_lease_is_not_charged(make_limiter) ->
 @pytest.mark.covers("RW-09")
 async def test_each_attempt_of_a_retried_call_is_charged(make_limiter) -> None:
     """Three attempts, two of them throttled, are three requests."""
-    limiter = make_limiter(limits=LIMITS)
+    limiter = make_limiter(limits={SCOPE: Limits(rpm=100, tpm=10_000, strategy="off")})
     for outcome in (Outcome.THROTTLED, Outcome.THROTTLED, Outcome.OK):
         await (await limiter.acquire("openai", "gpt-4o")).release(outcome)
     assert await limiter.used(SCOPE, "requests/60s") == 3
@@ -103,7 +103,7 @@ async def test_each_attempt_of_a_retried_call_is_charged(make_limiter) -> None:
 @pytest.mark.covers("RW-09")
 async def test_retries_run_into_the_rate_like_first_attempts(make_limiter) -> None:
     """A limit of 3 per window is used up by one call with two retries; the next caller waits for the window."""
-    limiter = make_limiter(limits={SCOPE: Limits(rates=[Rate(3, per=0.5)], guard=0)})
+    limiter = make_limiter(limits={SCOPE: Limits(rates=[Rate(3, per=0.5)], guard=0, strategy="off")})
     for _ in range(3):
         await (await limiter.acquire("openai", "gpt-4o")).release(Outcome.THROTTLED)
     assert not await limiter.try_acquire("openai", "gpt-4o")

@@ -89,7 +89,8 @@ def test_rubbish_in_a_field_neither_crashes_nor_blocks_for_ever(
 
 
 @pytest.mark.parametrize(
-    "words", ["P", "P1,0,x=1", "P,,", "A1,2", "A0,0,0,1,1,1,1,0,", "D0,0,0", "B", "Bx", "Z9", "P1 A D B O", "P" + "9" * 400]
+    "words",
+    ["P", "P1,0,x=1", "P,,", "A1,2", "A0,0,0,1,1,1,1,0,", "D0,0,0", "B", "Bx", "Z9", "P1 A D B O", "P" + "9" * 400],
 )
 def test_rubbish_in_the_words_of_a_strategy_is_left_out(make_store: MakeStore, words: str) -> None:
     """They come out of the store as well, since a hand-off obeys what is agreed there."""

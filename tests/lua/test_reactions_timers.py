@@ -86,9 +86,7 @@ def test_the_head_is_granted_at_the_announced_moment(make_store: MakeStore, cloc
 
 @pytest.mark.covers("QU-18")
 @pytest.mark.parametrize("lesson", ["t,7000,", THROTTLED])
-def test_a_failure_sends_the_heads_process_its_timer(
-    make_store: MakeStore, clock: DrivenClock, lesson: str
-) -> None:
+def test_a_failure_sends_the_heads_process_its_timer(make_store: MakeStore, clock: DrivenClock, lesson: str) -> None:
     """Whose lease it was does not matter: the one who waits learns when to look again, and once."""
     store = make_store(limits=limits(3))
     one, two = store.instance(), store.instance()
@@ -156,7 +154,9 @@ def test_announced_moments_are_right_whatever_has_happened(
                     mine = one.grant(MODEL)
                     reaction = one.reaction(MODEL)
                     assert reaction.limit is None or used + len(mine) <= reaction.limit
-                    assert [one.send([each.request])[0].granted for each in waiting if each.id in mine] == [True] * len(mine)
+                    assert [one.send([each.request])[0].granted for each in waiting if each.id in mine] == [True] * len(
+                        mine
+                    )
                     waiting = [each for each in waiting if each.id not in mine]
                 clock.advance(max(timer - store.now(), 0) / 1000)
             assert store.now() - begun < 60_000
