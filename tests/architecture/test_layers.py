@@ -1,4 +1,4 @@
-"""Imports point one way: errors, limits, … <- core <- providers <- store <- the shells <- cli, integrations, web."""
+"""Imports point one way: errors, … <- core <- providers, usage <- store <- the shells <- cli, integrations, web."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ LEAVES = {
     "settings", "strategies",
 }  # fmt: skip
 OUTER = {"cli", "integrations", "web", "__main__"}
-RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "providers": 2, "store": 3, **dict.fromkeys(OUTER, 5)}
+RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "providers": 2, "usage": 2, "store": 3, **dict.fromkeys(OUTER, 5)}
 SHELL = 4
 
 # What the outermost layer may use: what a user could import.
@@ -26,7 +26,9 @@ IMPURE = {"redis", "fakeredis", "asyncio", "threading", "time", "random", "socke
 
 SDKS = {"openai", "anthropic", "litellm", "google", "botocore", "httpx2", "requests", "aiohttp"}
 
-HEAVY = {"fakeredis", "lupa", "httpx", "typer", "rich", "starlette", "uvicorn", "opentelemetry"}
+HEAVY = {
+    "fakeredis", "lupa", "httpx", "typer", "rich", "starlette", "uvicorn", "opentelemetry", "prometheus_client",
+}  # fmt: skip
 
 SOURCES = python_files(PACKAGE)
 
@@ -76,6 +78,12 @@ def test_providers_import_no_sdk_and_do_no_io(path: Path) -> None:
         f"line {line}: {name}" for line, name in imports(path) if name.split(".")[0] in (IMPURE - {"time"}) | SDKS
     ]
     assert forbidden == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if _part(_module(path)) == "usage"], ids=shown)
+def test_usage_adapters_know_no_store_and_no_other_adapters(path: Path) -> None:
+    own = [(line, name) for line, name in _own_imports(path) if _part(name) != "usage"]
+    assert [f"line {line}: {name}" for line, name in own if RANKS.get(_part(name), SHELL) > RANKS["core"]] == []
 
 
 def test_importing_the_package_loads_no_optional_or_heavy_library() -> None:

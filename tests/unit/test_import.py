@@ -38,7 +38,10 @@ print(json.dumps({
 }))
 """
 
-OPTIONAL = {"fakeredis", "lupa", "httpx", "httpx2", "typer", "rich", "starlette", "uvicorn", "opentelemetry", "pytest"}
+OPTIONAL = {
+    "fakeredis", "lupa", "httpx", "httpx2", "prometheus_client", "typer", "rich", "starlette", "uvicorn",
+    "opentelemetry", "pytest",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

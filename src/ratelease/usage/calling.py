@@ -52,11 +52,13 @@ def places_of(urls: object, name: str, faults: list[str]) -> list[Place]:
     for number, url in enumerate(listed, start=1):
         which = name if len(listed) == 1 else f"{name} (number {number})"
         place = _place(url, which, faults)
-        if place is not None and str(place.url) in found:
+        if place is None:
+            continue
+        address = f"{place.shown}?{place.url.query.decode('ascii')}"
+        if address in found:
             # The user may not notice that one server is counted twice; the gate would close for nothing.
             faults.append(f"{which} is listed twice")
-        elif place is not None:
-            found[str(place.url)] = place
+        found[address] = place
     return list(found.values())
 
 
