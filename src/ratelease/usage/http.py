@@ -107,12 +107,12 @@ class HttpUsage:
 
             RuntimeError: The adapter is closed.
         """
+        import httpx
+
         if self._closed:
             raise RuntimeError(f"{self!r} is closed")
         deadline = asyncio.get_running_loop().time() + self._timeout
         headers = await self._headers_by(deadline)
-        import httpx
-
         limits = httpx.Limits(max_connections=_AT_ONCE)
         async with httpx.AsyncClient(verify=self._tls, timeout=self._timeout, limits=limits) as client:
             answers = await asyncio.gather(*(self._ask(client, place, headers, deadline) for place in self._places))
