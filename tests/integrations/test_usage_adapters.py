@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import logging
 import os
 import socket
@@ -217,14 +218,13 @@ async def test_a_huge_answer_is_not_read_to_its_end(declared: bool) -> None:
         assert sent < 32 * LONGEST_ANSWER
 
 
-async def test_a_compressed_answer_is_not_unpacked() -> None:
+async def test_a_compressed_answer_is_not_unpacked(caplog: pytest.LogCaptureFixture) -> None:
     """It was asked not to come compressed: a bomb of a few kilobytes would be gigabytes."""
-    import gzip
-
     packed = gzip.compress(b'{"usage": {"concurrent_sessions": 2}}' + b" " * 50_000_000)
     async with answering(response(packed, headers={"Content-Encoding": "gzip"})) as server:
         assert await JsonUsage(server.url).get_usage() is None
     assert server.header("accept-encoding") == "identity"
+    assert "answers compressed" in caplog.text
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent"])
