@@ -167,8 +167,8 @@ class DynamicParallelismAdjuster:
 
         settings: The config of its client: times and sizes, and where the store is.
 
-        options: Further arguments of :class:`ratelease.Client`, such as url. The namespace is "<namespace>.parallelism":
-            what adjusters learn is apart from what clients that hand out leases do.
+        options: Further arguments of :class:`ratelease.Client`, such as url. The namespace is
+            "<namespace>.parallelism": what adjusters learn is apart from what clients that hand out leases do.
 
     Raises:
 

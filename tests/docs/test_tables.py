@@ -89,4 +89,4 @@ def test_the_table_of_keys_lists_every_key(redis_url: str, redis_client: redis.R
         granted[0].release()
     assert kinds.items() >= seen.items()
     assert {"store", "leases", "windows", "queue", "index", "records"} <= set(seen)
-    assert set(kinds) == set(seen) | {"claims", "graves", "overrides", "journal"}
+    assert set(kinds) == set(seen) | {"claims", "graves", "overrides", "journal", "learned"}
