@@ -8,20 +8,22 @@ from hypothesis import strategies as st
 
 from ratelease.errors import ConfigError
 from ratelease.testing.simulator import Settings, max_in_any_window
+from ratelease.testing.simulator.headers import go_duration, retry_headers
 from ratelease.testing.simulator.judge import Judge
-from ratelease.testing.simulator.limits import ContinuousBucket, Gate, StrictWindow, Verdict
-from ratelease.testing.simulator.wire import go_duration, limit_headers
+from ratelease.testing.simulator.limits import ContinuousBucket, StrictWindow
+from ratelease.testing.simulator.model import ProviderModel, Verdict
+from ratelease.testing.simulator.openai_api import OpenAi
 
 # Binary fractions, so that the sums of a driven clock are exact.
 steps = st.lists(st.integers(0, 40).map(lambda eighths: eighths / 8), min_size=1, max_size=120)
 
 
-def admit_all(gate: Gate, stamps: list[float]) -> list[float]:
+def admit_all(model: ProviderModel, stamps: list[float]) -> list[float]:
     """Send one request at every stamp, each over at once, and return the stamps of the admitted ones."""
     admitted = []
     for now in stamps:
-        if gate.arrive(now).admitted:
-            gate.leave()
+        if model.admit(now).admitted:
+            model.end(now)
             admitted.append(now)
     return admitted
 
@@ -38,22 +40,22 @@ def accumulate(gaps: list[float]) -> list[float]:
 
 
 def test_strict_window_admits_its_limit_and_refuses_the_next():
-    gate = Gate(requests=StrictWindow(3, 10.0))
+    model = ProviderModel(requests=StrictWindow(3, 10.0))
 
-    assert admit_all(gate, [0.0, 1.0, 2.0, 3.0, 9.75]) == [0.0, 1.0, 2.0]
+    assert admit_all(model, [0.0, 1.0, 2.0, 3.0, 9.75]) == [0.0, 1.0, 2.0]
 
 
 def test_strict_window_readmits_exactly_when_the_oldest_has_left():
-    gate = Gate(requests=StrictWindow(2, 10.0))
+    model = ProviderModel(requests=StrictWindow(2, 10.0))
 
-    assert admit_all(gate, [1.0, 4.0, 10.875, 11.0, 11.0, 13.875, 14.0]) == [1.0, 4.0, 11.0, 14.0]
+    assert admit_all(model, [1.0, 4.0, 10.875, 11.0, 11.0, 13.875, 14.0]) == [1.0, 4.0, 11.0, 14.0]
 
 
 def test_strict_window_says_when_the_next_request_fits():
-    gate = Gate(requests=StrictWindow(2, 10.0))
-    admit_all(gate, [1.0, 4.0])
+    model = ProviderModel(requests=StrictWindow(2, 10.0))
+    admit_all(model, [1.0, 4.0])
 
-    assert gate.arrive(5.0).retry_after == 6.0
+    assert model.admit(5.0).retry_after == 6.0
 
 
 def test_strict_window_standing_counts_down_and_resets_with_the_newest():
@@ -69,7 +71,7 @@ def test_strict_window_standing_counts_down_and_resets_with_the_newest():
 def test_strict_window_never_exceeds_its_limit_and_never_refuses_what_fits(gaps, limit, window):
     stamps = accumulate(gaps)
 
-    admitted = admit_all(Gate(requests=StrictWindow(limit, window)), stamps)
+    admitted = admit_all(ProviderModel(requests=StrictWindow(limit, window)), stamps)
 
     assert max_in_any_window(admitted, window) <= limit
     expected: list[float] = []
@@ -80,8 +82,8 @@ def test_strict_window_never_exceeds_its_limit_and_never_refuses_what_fits(gaps,
 
 
 def test_refused_requests_count_where_the_provider_counts_them():
-    lenient = Gate(requests=StrictWindow(2, 10.0))
-    strict = Gate(requests=StrictWindow(2, 10.0), count_refused=True)
+    lenient = ProviderModel(requests=StrictWindow(2, 10.0))
+    strict = ProviderModel(requests=StrictWindow(2, 10.0), count_refused=True)
     stamps = [0.0, 0.0, 5.0, 5.0, 10.0, 12.0, 20.0, 22.0]
 
     assert admit_all(lenient, stamps) == [0.0, 0.0, 10.0, 12.0, 20.0, 22.0]
@@ -93,20 +95,20 @@ def test_refused_requests_count_where_the_provider_counts_them():
 
 
 def test_bucket_admits_its_size_at_once_and_then_at_its_rate():
-    gate = Gate(requests=ContinuousBucket(4, 10.0))
+    model = ProviderModel(requests=ContinuousBucket(4, 10.0))
     stamps = [0.0] * 6 + [2.4, 2.5, 2.5, 5.0, 10.0, 10.0, 10.0]
 
-    assert admit_all(gate, stamps) == [0.0] * 4 + [2.5, 5.0, 10.0, 10.0]
+    assert admit_all(model, stamps) == [0.0] * 4 + [2.5, 5.0, 10.0, 10.0]
 
 
 def test_bucket_says_when_the_next_request_fits():
-    gate = Gate(requests=ContinuousBucket(2, 10.0))
-    admit_all(gate, [0.0, 0.0])
+    model = ProviderModel(requests=ContinuousBucket(2, 10.0))
+    admit_all(model, [0.0, 0.0])
 
-    refused = gate.arrive(1.0)
+    refused = model.admit(1.0)
 
     assert refused.retry_after == pytest.approx(4.0)
-    assert gate.arrive(1.0 + (refused.retry_after or math.inf)).admitted
+    assert model.admit(1.0 + (refused.retry_after or math.inf)).admitted
 
 
 def test_bucket_standing_resets_when_it_is_full():
@@ -120,7 +122,7 @@ def test_bucket_standing_resets_when_it_is_full():
 
 @given(gaps=steps, limit=st.integers(1, 6), window=st.sampled_from([1.0, 10.0]))
 def test_bucket_admits_in_any_interval_no_more_than_its_size_and_refill(gaps, limit, window):
-    admitted = admit_all(Gate(requests=ContinuousBucket(limit, window)), accumulate(gaps))
+    admitted = admit_all(ProviderModel(requests=ContinuousBucket(limit, window)), accumulate(gaps))
 
     for first in range(len(admitted)):
         for last in range(first, len(admitted)):
@@ -130,65 +132,65 @@ def test_bucket_admits_in_any_interval_no_more_than_its_size_and_refill(gaps, li
 
 @given(gaps=steps, limit=st.integers(1, 6))
 def test_what_a_strict_window_admits_a_bucket_of_the_same_figures_admits_too(gaps, limit):
-    admitted = admit_all(Gate(requests=StrictWindow(limit, 10.0)), accumulate(gaps))
+    admitted = admit_all(ProviderModel(requests=StrictWindow(limit, 10.0)), accumulate(gaps))
 
-    assert admit_all(Gate(requests=ContinuousBucket(limit, 10.0)), admitted) == admitted
+    assert admit_all(ProviderModel(requests=ContinuousBucket(limit, 10.0)), admitted) == admitted
 
 
 def test_bucket_that_counts_refused_requests_never_owes_more_than_a_window():
-    gate = Gate(requests=ContinuousBucket(2, 10.0), count_refused=True)
-    admit_all(gate, [0.0] * 50)
+    model = ProviderModel(requests=ContinuousBucket(2, 10.0), count_refused=True)
+    admit_all(model, [0.0] * 50)
 
-    assert not gate.arrive(4.0).admitted
+    assert not model.admit(4.0).admitted
     # The refusal at 4 emptied what had refilled: a request takes 5 s, and the bucket was empty then.
-    assert not gate.arrive(8.75).admitted
-    assert gate.arrive(13.75).admitted
+    assert not model.admit(8.75).admitted
+    assert model.admit(13.75).admitted
 
 
 # --- burst, concurrency, all together ----------------------------------------------------------------------
 
 
 def test_burst_limits_any_single_second():
-    gate = Gate(requests=StrictWindow(100, 60.0), burst=StrictWindow(2, 1.0))
+    model = ProviderModel(requests=StrictWindow(100, 60.0), burst=StrictWindow(2, 1.0))
 
-    assert admit_all(gate, [0.0, 0.5, 0.75, 0.875, 1.0, 1.25, 1.5]) == [0.0, 0.5, 1.0, 1.5]
-    assert gate.arrive(1.75).reason == "burst"
+    assert admit_all(model, [0.0, 0.5, 0.75, 0.875, 1.0, 1.25, 1.5]) == [0.0, 0.5, 1.0, 1.5]
+    assert model.admit(1.75).reason == "burst"
 
 
 def test_concurrency_is_held_from_arrival_until_leaving():
-    gate = Gate(concurrency=2)
+    model = ProviderModel(concurrency=2)
 
-    first, second, third = (gate.arrive(0.0) for _ in range(3))
+    first, second, third = (model.admit(0.0) for _ in range(3))
     assert (first.admitted, second.admitted, third.reason) == (True, True, "concurrency")
     assert (third.limit, third.retry_after) == (2, None)
 
-    gate.leave()
-    assert gate.arrive(0.0).admitted
-    assert gate.in_flight == 2
+    model.end(0.0)
+    assert model.admit(0.0).admitted
+    assert model.in_flight == 2
 
 
 def test_a_refusal_charges_nothing():
-    gate = Gate(requests=StrictWindow(3, 10.0), burst=StrictWindow(2, 1.0), concurrency=1)
+    model = ProviderModel(requests=StrictWindow(3, 10.0), burst=StrictWindow(2, 1.0), concurrency=1)
 
-    assert gate.arrive(0.0).admitted
-    assert gate.arrive(0.0).reason == "concurrency"
-    gate.leave()
-    assert admit_all(gate, [0.0]) == [0.0]
-    assert gate.arrive(0.0).reason == "burst"
-    assert admit_all(gate, [1.0]) == [1.0]
-    assert gate.arrive(2.0).reason == "requests"
+    assert model.admit(0.0).admitted
+    assert model.admit(0.0).reason == "concurrency"
+    model.end(0.0)
+    assert admit_all(model, [0.0]) == [0.0]
+    assert model.admit(0.0).reason == "burst"
+    assert admit_all(model, [1.0]) == [1.0]
+    assert model.admit(2.0).reason == "requests"
 
 
 def test_leaving_without_having_come_is_a_fault_of_the_simulator():
     with pytest.raises(RuntimeError, match="without a request in flight"):
-        Gate(concurrency=1).leave()
+        ProviderModel(concurrency=1).end(0.0)
 
 
-def test_a_gate_without_limits_admits_everything_and_has_no_standing():
-    verdict = Gate().arrive(0.0)
+def test_a_provider_without_limits_admits_everything_and_has_no_standing():
+    verdict = ProviderModel().admit(0.0)
 
     assert verdict == Verdict(reason=None, limit=None, retry_after=None, standing=None)
-    assert limit_headers(verdict) == []
+    assert OpenAi().standing_headers(verdict, 0.0, "both") == []
 
 
 # --- headers -----------------------------------------------------------------------------------------------
@@ -214,10 +216,11 @@ def test_durations_are_written_as_go_writes_them(seconds, text):
 
 
 def test_refusal_headers_never_send_a_client_back_too_early():
-    gate = Gate(requests=StrictWindow(1, 10.0))
-    gate.arrive(0.0)
+    model = ProviderModel(requests=StrictWindow(1, 10.0))
+    model.admit(0.0)
 
-    headers = dict(limit_headers(gate.arrive(0.0001)))
+    refused = model.admit(0.0001)
+    headers = dict(OpenAi().standing_headers(refused, 0.0, "both") + retry_headers("both", refused.retry_after, 0.0, 0))
 
     assert headers == {
         b"x-ratelimit-limit-requests": b"1",
@@ -251,8 +254,8 @@ def test_judge_counts_what_happened_and_forgets_on_reset():
     judge = Judge(lambda: now, window=10.0)
     for stamp in (100.0, 101.0, 105.0):
         judge.admit(stamp)
-    judge.throttle("requests")
-    judge.throttle("concurrency")
+    judge.refuse("requests")
+    judge.refuse("concurrency")
     judge.refuse_invalid()
     judge.leave(completed=True)
     judge.leave(completed=False)
@@ -261,7 +264,7 @@ def test_judge_counts_what_happened_and_forgets_on_reset():
     stats = judge.stats(limit=3, burst=None, concurrency=3)
 
     assert (stats.requests, stats.admitted, stats.throttled, stats.invalid) == (6, 3, 2, 1)
-    assert stats.throttled_by == {"requests": 1, "burst": 0, "concurrency": 1}
+    assert {reason: count for reason, count in stats.throttled_by.items() if count} == {"requests": 1, "concurrency": 1}
     assert (stats.completed, stats.disconnected, stats.in_flight, stats.peak_in_flight) == (1, 1, 1, 3)
     assert (stats.in_window, stats.peak_in_window, stats.elapsed) == (2, 3, 10.5)
     assert judge.arrivals() == [0.0, 1.0, 5.0]

@@ -25,6 +25,26 @@ class Algorithm(StrEnum):
     bucket = "bucket"
 
 
+class Distribution(StrEnum):
+    """Name what the simulated latencies are drawn from."""
+
+    uniform = "uniform"
+    lognormal = "lognormal"
+
+
+class RetryAfter(StrEnum):
+    """Name how the simulated provider says when to come back."""
+
+    both = "both"
+    seconds = "seconds"
+    float = "float"
+    ms = "ms"
+    date = "date"
+    reset = "reset"
+    none = "none"
+    garbage = "garbage"
+
+
 @app.command()
 def demo(
     *,
@@ -55,35 +75,63 @@ def demo(
 def simulate(
     *,
     rpm: Annotated[int | None, typer.Option(min=1, help="Requests per window; none: no such limit.")] = None,
+    tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per window.")] = None,
     window: Annotated[float, typer.Option(min=0.001, help="Seconds of that window.")] = 60.0,
     algorithm: Annotated[Algorithm, typer.Option(help="Sliding window or bucket.")] = Algorithm.strict,
     burst: Annotated[int | None, typer.Option(min=1, help="Requests in any single second.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight at a time.")] = None,
+    lag: Annotated[float, typer.Option(min=0, help="Seconds for which an ended call still counts.")] = 0.0,
+    ghosts: Annotated[bool, typer.Option("--ghosts", help="Calls run on when their client has left.")] = False,
+    ramp: Annotated[int | None, typer.Option(min=1, help="Requests per period above which use grows slowly.")] = None,
+    ramp_growth: Annotated[float, typer.Option(min=0, help="Share by which it may grow.")] = 0.5,
+    ramp_period: Annotated[float, typer.Option(min=0.001, help="Seconds of a period.")] = 900.0,
+    quota: Annotated[int | None, typer.Option(min=1, help="Requests after which the account is empty.")] = None,
+    phase: Annotated[list[str] | None, typer.Option(help="Such as overloaded@10+5; may be repeated.")] = None,
     count_refused: Annotated[
         bool, typer.Option("--count-refused", help="Refused requests count too, as at OpenAI.")
     ] = False,
+    retry_after: Annotated[RetryAfter, typer.Option(help="How refusals say when to come back.")] = RetryAfter.both,
+    hint: Annotated[float | None, typer.Option(min=0, help="Seconds to promise where no limit can tell.")] = None,
     latency: Annotated[tuple[float, float], typer.Option(help="Least and most seconds.")] = (0.2, 0.6),
-    seed: Annotated[int, typer.Option(help="Of the latencies.")] = 0,
+    distribution: Annotated[
+        Distribution, typer.Option(help="lognormal: median and 95th percentile.")
+    ] = Distribution.uniform,
+    slowdown: Annotated[float, typer.Option(min=0, help="Share by which each other call makes one longer.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0: a free one.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Address and counts as one JSON object each.")] = False,
 ) -> None:
     """Run a simulated provider until interrupted, then print what it saw.
 
-    It speaks the OpenAI chat API on 127.0.0.1 and enforces the limits given, with real 429s and headers.
+    It speaks the OpenAI and Anthropic chat APIs on 127.0.0.1 and enforces the limits given, with real 429s and
+    headers. A phase is KIND[:STATUS]@START[+SECONDS][xCOUNT][*SHARE]; its kind is overloaded, throttled, quota or
+    capacity.
 
-    Example: ratelease simulate --rpm 300 --window 10 --concurrency 20
+    Example: ratelease simulate --rpm 300 --window 10 --phase overloaded@30+10 --phase capacity@60+30*0.5
     """
     _require("starlette", "uvicorn", extra="web")
     from ratelease.cli.simulate import run_simulator
 
     settings = {
         "rpm": rpm,
+        "tpm": tpm,
         "window": window,
         "algorithm": algorithm.value,
         "burst": burst,
         "concurrency": concurrency,
+        "lag": lag,
+        "ghosts": ghosts,
+        "ramp": ramp,
+        "ramp_growth": ramp_growth,
+        "ramp_period": ramp_period,
+        "quota": quota,
+        "phases": phase or [],
         "count_refused": count_refused,
+        "retry_after": retry_after.value,
+        "hint": hint,
         "latency": latency,
+        "distribution": distribution.value,
+        "slowdown": slowdown,
         "seed": seed,
         "port": port,
     }

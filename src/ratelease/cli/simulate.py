@@ -41,11 +41,13 @@ def _announce(url: str, *, as_json: bool) -> None:
         print(json.dumps({"url": url}), flush=True)
         return
     print(f"provider simulator on {url}  (counts: {url}/_sim/stats; Ctrl-C stops it)")
-    print(f"  POST {url}/v1/chat/completions", flush=True)
+    print(f"  POST {url}/v1/chat/completions")
+    print(f"  POST {url}/v1/messages", flush=True)
 
 
 def _describe(stats: Mapping[str, Any]) -> str:
     limits = "".join(f", {count} by {reason}" for reason, count in stats["throttled_by"].items() if count)
+    limits += "".join(f", {stats[name]} × {name}" for name in ("overloaded", "quota") if stats[name])
     return (
         f"{stats['requests']} requests: {stats['admitted']} admitted, {stats['throttled']} × 429{limits}; "
         f"at most {stats['peak_in_flight']} in flight, {stats['peak_in_window']} in any {stats['window']:g} s"

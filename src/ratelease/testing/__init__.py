@@ -9,9 +9,10 @@ from .waiting import wait_until
 
 if TYPE_CHECKING:
     from .redis_server import RedisServer, find_cli, find_server, find_servers
-    from .simulator import ProviderSimulator, SimulatorStats
+    from .simulator import Phase, ProviderSimulator, SimulatorStats
 
 __all__ = [
+    "Phase",
     "ProviderSimulator",
     "RedisServer",
     "SimulatorStats",
@@ -35,7 +36,7 @@ def __getattr__(name: str) -> Any:
         from . import redis_server
 
         return getattr(redis_server, name)
-    if name in ("ProviderSimulator", "SimulatorStats"):
+    if name in ("Phase", "ProviderSimulator", "SimulatorStats"):
         from . import simulator
 
         return getattr(simulator, name)

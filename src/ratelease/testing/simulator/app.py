@@ -8,6 +8,7 @@ client that leaves early is noticed while its answer is being made, and its slot
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,34 +22,42 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ratelease.testing.simulator import wire
+from ratelease.errors import ConfigError
+from ratelease.testing.simulator.anthropic_api import Anthropic
+from ratelease.testing.simulator.chat import Api, ChatRequest, InvalidRequest
+from ratelease.testing.simulator.headers import Headers, milliseconds, retry_headers
 from ratelease.testing.simulator.judge import Judge, SimulatorStats
+from ratelease.testing.simulator.openai_api import OpenAi, error
+from ratelease.testing.simulator.phases import Phase
 from ratelease.testing.simulator.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-CHAT_PATH = "/v1/chat/completions"
 JSON_TYPE = (b"content-type", b"application/json")
+APIS: tuple[Api, ...] = (OpenAi(), Anthropic())
 SSE_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 
 
 class Provider:
-    """Hold the state of one simulated provider: its limits, its judge and its seeded generators."""
+    """Hold the state of one simulated provider: its model, its judge and its seeded generators."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self.clock = clock
-        self.gate = settings.gate()
+        self.model = settings.model(clock())
         self.judge = Judge(clock, settings.window)
         self._closing: asyncio.Future[None] | None = None
         self._seed()
 
     def reset(self) -> None:
-        """Forget all counts, all use of the limits and the draws made; what is in flight stays in flight."""
-        in_flight = self.gate.in_flight
-        self.gate = self.settings.gate()
-        self.gate.in_flight = in_flight
+        """Forget all counts, all use of the limits and the draws made; what is in flight stays in flight.
+
+        The schedule of phases begins anew, without those that were added.
+        """
+        in_flight = self.model.in_flight
+        self.model = self.settings.model(self.clock())
+        self.model.in_flight = in_flight
         self.judge.reset()
         self._seed()
 
@@ -67,15 +76,20 @@ class Provider:
     def stats(self) -> SimulatorStats:
         """Return the counts, beside the limits they are measured against."""
         settings = self.settings
-        return self.judge.stats(limit=settings.rpm, burst=settings.burst, concurrency=settings.concurrency)
+        return self.judge.stats(
+            limit=settings.rpm,
+            burst=settings.burst,
+            concurrency=settings.concurrency,
+            counted=self.model.counted(self.clock()),
+        )
 
     def next_id(self) -> str:
         """Return 32 hexadecimal digits that differ for every request and repeat with the seed."""
         return UUID(int=self._ids.getrandbits(128)).hex
 
     def next_latency(self) -> float:
-        """Return the seconds that the next admitted request takes."""
-        return self.settings.draw_latency(self._latencies)
+        """Return the seconds that the request that has just been admitted takes."""
+        return self.settings.draw_latency(self._latencies, self.model.in_flight - 1)
 
     def _seed(self) -> None:
         # Two generators, so that the latencies of the admitted requests do not depend on how many were
@@ -85,61 +99,67 @@ class Provider:
 
 
 class Slot:
-    """Hold one place in flight; leaving twice is leaving once."""
+    """Hold one place in flight until about `until`; leaving twice is leaving once."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, until: float) -> None:
         self._provider = provider
+        self._until = until
         self._held = True
 
     def leave(self, *, completed: bool) -> None:
-        """Give the place back."""
+        """Give the place back; a provider with ghosts goes on with what nobody waits for."""
         if self._held:
             self._held = False
-            self._provider.gate.leave()
-            self._provider.judge.leave(completed=completed)
+            provider = self._provider
+            ghost = provider.settings.ghosts and not completed
+            provider.model.end(provider.clock(), self._until if ghost else None)
+            provider.judge.leave(completed=completed)
 
 
 class Chat:
-    """Serve the chat route.
+    """Serve the chat route of one API.
 
     It is written straight on ASGI: there alone a client that leaves is seen while its answer is pending.
     """
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, api: Api) -> None:
         self._provider = provider
+        self._api = api
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         body = await _read(receive)
         if body is None:
             return
-        provider = self._provider
+        provider, api = self._provider, self._api
         request_id = provider.next_id()
-        headers: wire.Headers = [(b"x-request-id", b"req_" + request_id.encode())]
+        headers: Headers = [api.id_header(request_id)]
         try:
-            request = wire.ChatRequest.parse(body)
-        except wire.InvalidRequest as fault:
+            request = api.parse(body)
+        except InvalidRequest as fault:
             provider.judge.refuse_invalid()
-            text = wire.error(fault.message, "invalid_request_error", param=fault.param)
-            await _respond(send, 400, [*headers, JSON_TYPE], text)
+            await _respond(send, 400, [*headers, JSON_TYPE], api.invalid(fault, request_id))
             return
 
-        now = provider.clock()
-        verdict = provider.gate.arrive(now)
-        headers += wire.limit_headers(verdict)
+        now, wall, style = provider.clock(), time.time(), provider.settings.retry_after
+        verdict = provider.model.admit(now, request.tokens)
+        headers += api.standing_headers(verdict, wall, style)
         if verdict.reason is not None:
-            provider.judge.throttle(verdict.reason)
-            await _respond(send, 429, [*headers, JSON_TYPE], wire.throttled(verdict, request.model))
+            headers += retry_headers(style, verdict.retry_after, wall, provider.judge.refused)
+            provider.judge.refuse(verdict.reason)
+            status, text = api.refusal(verdict, request, request_id)
+            await _respond(send, status, [*headers, JSON_TYPE], text)
             return
 
         provider.judge.admit(now)
         latency = provider.next_latency()
-        headers.append((b"openai-processing-ms", b"%d" % wire.milliseconds(latency)))
+        headers.append((b"openai-processing-ms", b"%d" % milliseconds(latency)))
         client = Client(send, asyncio.ensure_future(_disconnect(receive)), provider.closing)
-        slot = Slot(provider)
+        slot = Slot(provider, now + latency)
+        content = Content(api, request, request_id, int(wall))
         try:
             answer = _stream if request.stream else _plain
-            await answer(client, slot, latency, headers, (request, request_id, int(time.time())))
+            await answer(client, slot, latency, headers, content)
         finally:
             slot.leave(completed=False)
             client.gone.cancel()
@@ -163,29 +183,36 @@ class Client:
         return not self.gone.done()
 
 
-_Content = tuple[wire.ChatRequest, str, int]
-"""What an answer is made of: the request, its id, and when it was made (seconds since 1970)."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Hold what an answer is made of."""
+
+    api: Api
+    request: ChatRequest
+    id: str
+    created: int
+    """Seconds since 1970."""
 
 
-async def _plain(client: Client, slot: Slot, latency: float, headers: wire.Headers, content: _Content) -> None:
+async def _plain(client: Client, slot: Slot, latency: float, headers: Headers, content: Content) -> None:
     """Send the whole answer after the latency."""
     if not await client.stays(latency):
         return
-    body = wire.completion(*content)
+    body = content.api.completion(content.request, content.id, content.created)
     slot.leave(completed=True)
     await _respond(client.send, 200, [*headers, JSON_TYPE], body)
 
 
-async def _stream(client: Client, slot: Slot, latency: float, headers: wire.Headers, content: _Content) -> None:
+async def _stream(client: Client, slot: Slot, latency: float, headers: Headers, content: Content) -> None:
     """Send the headers at once and the chunks evenly over the latency."""
     await client.send({"type": "http.response.start", "status": 200, "headers": [*headers, SSE_TYPE]})
-    events = list(wire.chunks(*content))
+    events = list(content.api.chunks(content.request, content.id, content.created))
     for event in events:
         if not await client.stays(latency / len(events)):
             return
         await client.send({"type": "http.response.body", "body": event, "more_body": True})
     slot.leave(completed=True)
-    await client.send({"type": "http.response.body", "body": wire.DONE, "more_body": False})
+    await client.send({"type": "http.response.body", "body": content.api.last_chunk(), "more_body": False})
 
 
 async def _read(receive: Receive) -> bytes | None:
@@ -206,7 +233,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-async def _respond(send: Send, status: int, headers: wire.Headers, body: bytes) -> None:
+async def _respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
     headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -225,17 +252,27 @@ def build_app(provider: Provider) -> Starlette:
         provider.reset()
         return Response(status_code=204)
 
+    async def disturb(request: Request) -> Response:
+        try:
+            texts = json.loads(await request.body())
+            phases = [Phase.parse(text) for text in texts]
+        except (ValueError, TypeError, ConfigError) as fault:
+            return Response(error(str(fault), "invalid_request_error"), 400, media_type="application/json")
+        provider.model.disturb(provider.clock(), phases)
+        return Response(status_code=204)
+
     async def unknown(request: Request, fault: Exception) -> Response:
         status = fault.status_code if isinstance(fault, HTTPException) else 404
         message = f"Invalid URL or method: {request.method} {request.url.path}"
-        body = wire.error(message, "invalid_request_error", code="unknown_url")
+        body = error(message, "invalid_request_error", code="unknown_url")
         return Response(body, status_code=status, media_type="application/json")
 
     return Starlette(
         routes=[
-            Route(CHAT_PATH, Chat(provider), methods=["POST"]),
+            *(Route(api.path, Chat(provider, api), methods=["POST"]) for api in APIS),
             Route("/_sim/stats", stats, methods=["GET"]),
             Route("/_sim/arrivals", arrivals, methods=["GET"]),
+            Route("/_sim/phases", disturb, methods=["POST"]),
             Route("/_sim/reset", reset, methods=["POST"]),
         ],
         exception_handlers={404: unknown, 405: unknown},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ratelease.testing.simulator.limits import REASONS, Reason
+from ratelease.testing.simulator.model import REASONS, Reason
 
 # Arrival times kept for exact questions afterwards: about 32 MB, an hour at 277 requests per second.
 KEPT_ARRIVALS = 1_000_000
@@ -17,19 +17,25 @@ KEPT_ARRIVALS = 1_000_000
 class SimulatorStats:
     """Tell what the provider saw since it started or was reset. Times are in seconds.
 
-    `requests` = `admitted` + `throttled` + `invalid`. A request is `completed` when its whole answer was
-    written and `disconnected` when its client left before that.
+    `requests` = `admitted` + `throttled` + `overloaded` + `quota` + `invalid`. A request is `completed` when its
+    whole answer was written and `disconnected` when its client left before that.
     """
 
     requests: int
     admitted: int
     throttled: int
     throttled_by: Mapping[str, int]
-    """429s by the limit that refused: requests, burst, concurrency."""
+    """429s by what refused: requests, tokens, burst, ramp, concurrency, or forced by a phase."""
+    overloaded: int
+    """Answers of 503 and 529."""
+    quota: int
+    """Refusals for an empty account."""
     invalid: int
     completed: int
     disconnected: int
     in_flight: int
+    counted: int
+    """What the provider counts as in flight: with those that have ended of late or run on without a client."""
     peak_in_flight: int
     in_window: int
     """Admitted in the window that ends at this moment."""
@@ -78,7 +84,7 @@ class Judge:
         self._invalid = 0
         self._completed = 0
         self._disconnected = 0
-        self._throttled: Counter[Reason] = Counter()
+        self._refused: Counter[Reason] = Counter()
         self._peak_in_flight = self._in_flight
         self._inside: deque[float] = deque()
         self._peak_in_window = 0
@@ -94,9 +100,14 @@ class Judge:
         self._expire(now)
         self._peak_in_window = max(self._peak_in_window, len(self._inside))
 
-    def throttle(self, reason: Reason) -> None:
-        """Count a 429."""
-        self._throttled[reason] += 1
+    def refuse(self, reason: Reason) -> None:
+        """Count a refusal: a 429, an overload, or an empty account."""
+        self._refused[reason] += 1
+
+    @property
+    def refused(self) -> int:
+        """Return how many requests were refused, for whatever reason of the provider's."""
+        return self._refused.total()
 
     def refuse_invalid(self) -> None:
         """Count a request that was no valid chat request."""
@@ -114,20 +125,25 @@ class Judge:
         """Return when requests were admitted, ascending, in seconds since the start or the last reset."""
         return [stamp - self._started for stamp in self._arrivals]
 
-    def stats(self, *, limit: int | None, burst: int | None, concurrency: int | None) -> SimulatorStats:
+    def stats(
+        self, *, limit: int | None, burst: int | None, concurrency: int | None, counted: int = 0
+    ) -> SimulatorStats:
         """Return the counts, beside the limits they are measured against."""
         now = self._clock()
         self._expire(now)
-        throttled = sum(self._throttled.values())
+        throttled: dict[str, int] = {reason: self._refused[reason] for reason in REASONS}
         return SimulatorStats(
-            requests=self._admitted + throttled + self._invalid,
+            requests=self._admitted + self.refused + self._invalid,
             admitted=self._admitted,
-            throttled=throttled,
-            throttled_by={reason: self._throttled[reason] for reason in REASONS},
+            throttled=sum(throttled.values()),
+            throttled_by=throttled,
+            overloaded=self._refused["overloaded"],
+            quota=self._refused["quota"],
             invalid=self._invalid,
             completed=self._completed,
             disconnected=self._disconnected,
             in_flight=self._in_flight,
+            counted=counted,
             peak_in_flight=self._peak_in_flight,
             in_window=len(self._inside),
             peak_in_window=self._peak_in_window,

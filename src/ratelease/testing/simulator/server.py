@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 
 from ratelease.testing.simulator.judge import SimulatorStats, max_in_any_window
-from ratelease.testing.simulator.limits import Algorithm
-from ratelease.testing.simulator.settings import Settings
+from ratelease.testing.simulator.phases import Phase
+from ratelease.testing.simulator.settings import Figures, Settings, as_phase
 
 if TYPE_CHECKING:
     import uvicorn
@@ -43,7 +43,8 @@ class _Host(Protocol):
 class ProviderSimulator:
     """Simulate a provider: enforce its limits over real HTTP, and count what came.
 
-    Point a client at `url` (`base_url=f"{sim.url}/v1"` for an OpenAI client; any key does). The figures are
+    Point a client at `url` (`base_url=f"{sim.url}/v1"` for an OpenAI client, `base_url=sim.url` for an Anthropic
+    one; any key does). The figures are
     those of `Settings`; `port` is a port of 127.0.0.1 or None for a free one. With `in_process=False` the
     server runs as a process of its own, so that it shares no interpreter lock with what it measures; it ends
     with this process even when this process is killed.
@@ -55,34 +56,12 @@ class ProviderSimulator:
     `async with` works alike. A simulator may be started again after it was stopped, with fresh counts.
 
     Raises:
-        ConfigError: if a figure is out of range.
+        ConfigError: if figures are out of range.
         ImportError: on entering, if starlette or uvicorn is missing; `pip install 'ratelease[web]'` helps.
     """
 
-    def __init__(
-        self,
-        *,
-        rpm: int | None = None,
-        window: float = 60.0,
-        algorithm: Algorithm = "strict",
-        burst: int | None = None,
-        concurrency: int | None = None,
-        count_refused: bool = False,
-        latency: float | tuple[float, float] = 0.05,
-        seed: int = 0,
-        port: int | None = None,
-        in_process: bool = True,
-    ) -> None:
-        self.settings = Settings(
-            rpm=rpm,
-            window=window,
-            algorithm=algorithm,
-            burst=burst,
-            concurrency=concurrency,
-            count_refused=count_refused,
-            latency=latency,
-            seed=seed,
-        )
+    def __init__(self, *, port: int | None = None, in_process: bool = True, **figures: Unpack[Figures]) -> None:
+        self.settings = Settings(**figures)
         self._host: _Host = (_Thread if in_process else _Process)(self.settings, port or 0)
         self._port: int | None = None
 
@@ -123,11 +102,15 @@ class ProviderSimulator:
         """Forget all counts and all use of the limits; what is in flight stays in flight."""
         self._call("POST", "/_sim/reset")
 
-    def _call(self, method: str, path: str) -> Any:
+    def disturb(self, *phases: Phase | str) -> None:
+        """Begin phases, their start counted from now: `disturb("throttled@0x3")` refuses the next three requests."""
+        self._call("POST", "/_sim/phases", json.dumps([str(as_phase(phase)) for phase in phases]))
+
+    def _call(self, method: str, path: str, content: str | None = None) -> Any:
         # Over HTTP in both modes, so that one path is used and no state is read from another thread.
         connection = http.client.HTTPConnection(HOST, int(self.url.rpartition(":")[2]), timeout=START_TIMEOUT)
         try:
-            connection.request(method, path)
+            connection.request(method, path, content)
             body = connection.getresponse().read()
         finally:
             connection.close()
