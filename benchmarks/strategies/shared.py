@@ -56,8 +56,10 @@ class Server:
         reply = self._client.evalsha(script(call.script).sha, len(call.keys), *call.keys, *call.arguments)
         while (message := self._inbox.get_message()) is not None:
             instance = message["channel"].decode().rpartition(":")[2]
-            _, *words = message["data"].decode().split(" ")
-            self._world.after(MAIL, _bound(self._members[instance].receive, words))
+            # What changes is told to everyone; the fleet here does not ask.
+            if instance in self._members:
+                _, *words = message["data"].decode().split(" ")
+                self._world.after(MAIL, _bound(self._members[instance].receive, words))
         return reply
 
     def close(self) -> None:
@@ -70,7 +72,7 @@ class Server:
 @contextmanager
 def server(world: World) -> Iterator[Server]:
     """Serve in virtual time: while this is entered, time.time is the world's."""
-    with mock.patch("time.time", lambda: BEGIN + math.floor(world.now * 1000) / 1000):
+    with mock.patch("time.time", new=lambda: BEGIN + math.floor(world.now * 1000) / 1000):
         serving = Server(world)
         try:
             yield serving
