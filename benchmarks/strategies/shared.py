@@ -72,7 +72,11 @@ class Server:
 @contextmanager
 def server(world: World) -> Iterator[Server]:
     """Serve in virtual time: while this is entered, time.time is the world's."""
-    with mock.patch("time.time", new=lambda: BEGIN + math.floor(world.now * 1000) / 1000):
+
+    def now() -> float:
+        return BEGIN + math.floor(world.now * 1000) / 1000
+
+    with mock.patch("time.time", new=now):
         serving = Server(world)
         try:
             yield serving
