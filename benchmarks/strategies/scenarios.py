@@ -50,15 +50,15 @@ class Scenario:
 SCENARIOS = (
     Scenario(
         "strict window",
-        "120 requests in any minute, refused ones counted too, declared as they are.",
-        {"rpm": 120},
-        {"rpm": 120, "count_refused": True},
+        "90 requests in any minute, refused ones counted too, declared as they are.",
+        {"rpm": 90},
+        {"rpm": 90, "count_refused": True},
     ),
     Scenario(
         "continuous bucket",
-        "120 requests a minute, refilled continuously, declared as they are.",
-        {"rpm": 120},
-        {"rpm": 120, "algorithm": "bucket"},
+        "90 requests a minute, refilled continuously, declared as they are.",
+        {"rpm": 90},
+        {"rpm": 90, "algorithm": "bucket"},
     ),
     Scenario(
         "lagging counter",
@@ -68,9 +68,9 @@ SCENARIOS = (
     ),
     Scenario(
         "halves and returns",
-        "12 calls in flight, as declared, but only 6 for a fifth of the time.",
-        {"concurrency": 12},
-        {"concurrency": 12},
+        "8 calls in flight, as declared, but only 4 for a fifth of the time.",
+        {"concurrency": 8},
+        {"concurrency": 8},
         shrinks=True,
     ),
     Scenario(
@@ -81,15 +81,15 @@ SCENARIOS = (
     ),
     Scenario(
         "undeclared rate",
-        "120 requests a minute declared, 60 allowed, refused ones counted too.",
-        {"rpm": 120},
-        {"rpm": 60, "count_refused": True},
+        "90 requests a minute declared, 45 allowed, refused ones counted too.",
+        {"rpm": 90},
+        {"rpm": 45, "count_refused": True},
     ),
     Scenario(
         "overload",
-        "12 calls in flight, as declared; three times it answers 529 to everything.",
-        {"concurrency": 12},
-        {"concurrency": 12},
+        "8 calls in flight, as declared; three times it answers 529 to everything.",
+        {"concurrency": 8},
+        {"concurrency": 8},
         overloads=((0.2, 0.22), (0.4, 0.45), (0.6, 0.7)),
     ),
 )
