@@ -136,7 +136,7 @@ class Member:
         def done(verdict: Verdict) -> None:
             feedback = feedback_of(verdict)
             told = feedback.outcome is not Outcome.OK or (watched and failures == 0)
-            said = lesson(feedback, CONFIG.max_pause) if told else ""
+            said = lesson(feedback, CONFIG) if told else ""
             self._release(scripts.Ending(self._line, request.id, lesson=said))
             if verdict.admitted:
                 self._ask(0)
