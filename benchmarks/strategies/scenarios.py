@@ -22,7 +22,7 @@ class Scenario:
     name: str
     tells: str
     """What is special about it, for the documentation."""
-    declared: Mapping[str, int]
+    declared: Mapping[str, float]
     figures: Figures
     shrinks: bool = False
     overloads: tuple[tuple[float, float], ...] = ()
@@ -64,6 +64,12 @@ SCENARIOS = (
         "lagging counter",
         "8 calls in flight, of which the provider counts each for half a second longer than it runs.",
         {"concurrency": 8},
+        {"concurrency": 8, "lag": 0.5},
+    ),
+    Scenario(
+        "lag declared",
+        "The same, with half a second of cooldown declared.",
+        {"concurrency": 8, "cooldown": 0.5},
         {"concurrency": 8, "lag": 0.5},
     ),
     Scenario(
