@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -219,7 +220,7 @@ def test_rates_alone_are_slowed_and_spread(make_store: MakeStore, clock: DrivenC
             assert ms < asked.answer.at - 1_700_000_000_000 <= ms + 300
         clock.advance(0.01)
     assert 195 <= len(admitted) <= 201
-    assert all(250 <= later - earlier <= 350 for earlier, later in zip(admitted, admitted[1:], strict=False))
+    assert all(250 <= later - earlier <= 350 for earlier, later in itertools.pairwise(admitted))
 
 
 @pytest.mark.covers("AL-42")

@@ -130,7 +130,7 @@ def test_an_excluded_one_of_another_path_holds_nobody_up(make_store: MakeStore) 
 def test_an_excluded_head_is_granted_when_the_limit_has_risen(make_store: MakeStore, clock: DrivenClock) -> None:
     """By timers alone, step by step: the last one is the moment at which it fits."""
     store = make_store(limits={f"openai/{MODEL}": Limits(concurrency=8, strategy=Penalty(half_life=5.0))})
-    one, two = reduced(store)
+    _, two = reduced(store)
     big = two.acquire(MODEL, weight=4, wait=FOR_EVER)
     timer, steps = big.answer.header.timer, 0
     while two.used(MODEL) == 0:
