@@ -46,8 +46,8 @@ def test_sixteen_calls_of_four_processes_that_are_refused_together_are_one_cut(
         first = client.health(*MODEL)
         events = client.status().scope(SCOPE).reaction.events
         print(
-            f"{strategy}: 16 × 429 within {took * 1000:.0f} ms: limit 16 -> {first.limit}, penalty {first.penalty:.2f}, "
-            f"events {[(event.before, event.after, event.reason) for event in events]}"
+            f"{strategy}: 16 × 429 within {took * 1000:.0f} ms: limit 16 -> {first.limit}, penalty {first.penalty:.2f}"
+            f", events {[(event.before, event.after, event.reason) for event in events]}"
         )
         assert took < 1.0, "they are told within a second"
         assert (first.limit, len(events), first.recent_429s) == (after[0], 1, 1)
@@ -166,9 +166,7 @@ print(parallelism.get_parallelism("openai", "gpt-4o"), flush=True)
 
 
 @pytest.mark.covers("AL-29", "AL-31")
-@pytest.mark.parametrize(
-    "end", ["adjuster.shutdown(); adjuster.shutdown()", "parallelism.reset_parallelism_adjuster()", ""]
-)
+@pytest.mark.parametrize("end", ["adjuster.shutdown()\n" * 2, "parallelism.reset_parallelism_adjuster()", ""])
 def test_a_process_with_an_adjuster_ends_at_once(redis_url, free_namespace, monkeypatch, end) -> None:
     """Shut down twice, or not at all; what it counted as running is given back."""
     monkeypatch.setenv("RATELEASE_URL", redis_url)
