@@ -94,7 +94,7 @@ def test_an_unknown_cause_changes_nothing_and_names_the_known_ones(make_store: M
         lambda: one.report(MODEL, "!30000,rate_limit"),
         lambda: store.configure(SCOPE, "penalize", "other"),
     ):
-        with pytest.raises(LookupError, match="rate_limit.*capacity.*timeout.*schema_violation"):
+        with pytest.raises(LookupError, match=r"rate_limit.*capacity.*timeout.*schema_violation"):
             act()
     assert store.dump() == before
     own = limits(strategy=Penalty(weights={"bad_answer": 0.25}))

@@ -89,13 +89,6 @@ def test_what_the_provider_says_takes_the_place_of_the_backoff() -> None:
     assert follows.source == "backoff"
 
 
-@pytest.mark.parametrize("seconds", [math.nan, -1.0])
-def test_a_hint_that_is_no_time_is_no_hint(seconds: float) -> None:
-    """The backoff holds."""
-    follows = Retrying(PLAIN, "openai/gpt-4o").failed(after(seconds), 0.0)
-    assert follows == Again(0.8, 1, 4, "backoff")
-
-
 @pytest.mark.covers("RT-22")
 def test_the_long_schedule_lasts_eight_hours() -> None:
     """21 retries: eight steps, the last of which repeats."""
