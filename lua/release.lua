@@ -38,6 +38,7 @@ local ids, how, may_land, usage, holds = {}, {}, {}, {}, {}
 for at = 10 + #path.specs, #ARGV, 5 do
   ids[#ids + 1] = ARGV[at]
   how[#ids], may_land[#ids], usage[#ids] = ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 3]
+  if how[#ids] == 'k' then how[#ids] = path.listens > path.now and 'o' or '0' end
   holds[#ids] = tonumber(ARGV[at + 4]) or 0
 end
 local texts = redis.call('HMGET', path.records, 'hold', unpack(ids))

@@ -1,6 +1,7 @@
 --- @include "lib/learn"
 --- @include "lib/trip"
 --- @include "lib/cut"
+--- @include "lib/listen"
 -- Learn that a call has failed: one that was admitted at `at`, and has this lease id. Returns whether it was the first to
 -- tell of its episode. Overload and errors have an epoch of their own (`stall`), so that they hide no 429 of the same time.
 local function failed(path, scope, letter, at, id, dimension)
@@ -13,6 +14,7 @@ local function failed(path, scope, letter, at, id, dimension)
     learn(scope, 'failures', nil)
   elseif failures and not probe then
     learn(scope, 'failures', string.format('%.0f', count))
+    listen(path, 60000)
   end
   local mild = letter == 'v' or letter == 'e'
   if at <= (tonumber(learned.cut) or 0) or mild and at <= (tonumber(learned.stall) or 0) then return false end
@@ -23,7 +25,7 @@ local function failed(path, scope, letter, at, id, dimension)
   if letter == 'v' then
     -- Growth rests; a limit that is below the base recovers from here on.
     if scope.adapted then scope.adapted.at, scope.adapted.clean, scope.adapted.moved = now, 0, true end
-  elseif not (by_rate and scope.base) then
+  elseif not (by_rate and string.find(scope.in_force, '^c%d')) then
     cut(path, scope, letter, letter == 't' and 'rate_limit' or letter == 'w' and 'timeout' or nil, dimension == 'g')
   end
   return true

@@ -1,4 +1,5 @@
 --- @include "lib/learn"
+--- @include "lib/listen"
 -- Decide how long to pause for a provider that refuses and does not say for how long: not at all before the third
 -- episode within 30 s of each other without a clean success between; then 0.8 s, twice as long each time, up to
 -- 120 s. What has grown is forgotten after ten minutes. `fixed` is a length in ms that replaces all of them.
@@ -15,6 +16,7 @@ local function grow_pause(path, scope, fixed)
     pause = fixed or math.min(800 * 2 ^ (grown - 1), 120000)
     if not fixed then learn(scope, 'grown', string.format('%.0f %.0f', grown, now + pause)) end
   end
+  listen(path, pause + 60000)
   -- From the end of the pause: that nobody failed while nobody called says nothing.
   learn(scope, 'episodes', string.format('%.0f %.0f', episodes, now + pause))
   return pause

@@ -14,7 +14,7 @@ local function open_path()
   for k = 0, (#KEYS - 8) / 5 - 1 do path.specs[k + 1] = ARGV[10 + k] end
   local own = ':' .. path.instance
   local state = redis.call('HMGET', path.store, 'schema', 'epoch', 'quiet', 'sequence', 'times', 'generation' .. own,
-    'mute' .. own, 'cools')
+    'mute' .. own, 'cools', 'listens')
   if tonumber(state[1] or 1) > 1 then
     path.refusal = {1, state[1]}
     return path
@@ -22,7 +22,7 @@ local function open_path()
   path.epoch, path.quiet = state[2], tonumber(state[3]) or 0
   path.sequence = tonumber(state[4]) or 0
   if state[7] then path.unmute = true end
-  path.cools = state[8]
+  path.cools, path.listens = state[8], tonumber(state[9]) or 0
   path.generation = tonumber(state[6]) or tonumber(ARGV[2])
   -- Nobody is an operator: it is no instance, and its times are not agreed on.
   local nobody = path.instance == ''

@@ -1,10 +1,11 @@
+--- @include "lib/least_penalty"
 -- The penalty of a scope now, by the word of its strategy: it halves with every half-life, whoever looks, and is never
--- above the maximum. Below a twentieth it is over.
+-- above the maximum. Below an eighth it is over.
 local function penalty_now(learned, word, now)
   local most, half_life = string.match(word, '^(%d+),(%d+)')
   local level, at = string.match(learned.penalty or '', '^(%S+) (%d+)$')
   level, at = tonumber(level) or 0, tonumber(at) or 0
   if now > at then level = level * 0.5 ^ ((now - at) / half_life) end
   -- Also false for what is no number.
-  return level >= 0.05 and math.min(level, most / 1000) or 0
+  return level >= least_penalty() and math.min(level, most / 1000) or 0
 end

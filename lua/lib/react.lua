@@ -11,11 +11,12 @@
 --
 -- Theory of operation. One failure of the provider shows in many calls at once. The first of them to be told moves the
 -- epoch of the scope (`cut`) to now, and everything that was admitted at or before it teaches nothing more, except that
--- it may extend the pause. So does a success of a call that began before the cut say nothing of what came after.
+-- it may extend the pause. So is a success of a call that began before the cut no sign that there is room to grow.
 --
 -- `lesson`: a letter, then by commas: ms that the provider wants to wait (-1: it has not said), what was exceeded, and
 -- the length of a pause where it has not said (none: it grows)
 --     o success, clean (of a report: and ms that it took)    t throttled    v overloaded    w timeout    e error    q quota
+--     k success, clean, that nobody has asked for: told only while somebody listens
 --     c cancelled, which says nothing of the provider
 --     !<cause>            a penalty for this cause, whatever the epoch
 local function react(path, lesson, at, id)
@@ -40,7 +41,7 @@ local function react(path, lesson, at, id)
   else
     counted = failed(path, scope, letter, at, id, dimension)
     local pause = math.max(hint, 0)
-    if counted and letter == 't' and hint < 0 then pause = grow_pause(path, scope, tonumber(fixed)) end
+    if counted and (letter == 't' or letter == 'v') and hint < 0 then pause = grow_pause(path, scope, tonumber(fixed)) end
     if pause > 0 and path.now + pause > (tonumber(scope.learned.pause) or 0) then
       learn(scope, 'pause', string.format('%.0f', path.now + pause))
       scope.pause = math.max(scope.pause, path.now + pause)

@@ -1,3 +1,4 @@
+--- @include "lib/least_penalty"
 -- When the reduced limit of a scope may next be higher with nobody calling, in server ms: a penalty has decayed far
 -- enough, a recovery is due, a decrement is taken back. 0 where time changes nothing.
 local function rises_at(path, scope)
@@ -6,7 +7,7 @@ local function rises_at(path, scope)
   if scope.penalty > 0 then
     local half_life = tonumber(string.match(scope.strategy.P, '^%d+,(%d+)'))
     -- Where the next slot takes a penalty of none, it comes as soon as what is left is too little to count.
-    local wanted = math.max(scope.unpunished / (scope.limit + 1) - 1, 0.05)
+    local wanted = math.max(scope.unpunished / (scope.limit + 1) - 1, least_penalty())
     local level, at = string.match(learned.penalty, '^(%S+) (%d+)$')
     if tonumber(level) > wanted and scope.unpunished > scope.limit then
       first = math.ceil(at + half_life * math.log(level / wanted) / math.log(2)) + 1

@@ -1,6 +1,7 @@
 --- @include "lib/learn"
 -- Learn that a call has ended well: one that was admitted at `at`, and has this lease id. The probe of a breaker counts
--- for it; any call that began after the last cut shows that the provider serves again.
+-- for it. Any call shows that the provider serves, so that pauses grow no further; that there is room to grow, only one
+-- that began after the last cut.
 local function succeeded(path, scope, at, id)
   local learned = scope.learned
   for _, name in ipairs({'breaker', 'quota'}) do
@@ -15,7 +16,6 @@ local function succeeded(path, scope, at, id)
       end
     end
   end
-  if at <= (tonumber(learned.cut) or 0) then return end
   if learned.failures then learn(scope, 'failures', nil) end
   if learned.episodes then learn(scope, 'episodes', nil) end
   local grown, since = string.match(learned.grown or '', '^(%d+) (%d+)$')
@@ -23,7 +23,7 @@ local function succeeded(path, scope, at, id)
     learn(scope, 'grown', tonumber(grown) > 1 and string.format('%.0f %s', grown - 1, since) or nil)
   end
   local adapted = scope.adapted
-  if adapted and (adapted.clean == 0 or adapted.streak > 0) then
+  if adapted and at > (tonumber(learned.cut) or 0) and (adapted.clean == 0 or adapted.streak > 0) then
     adapted.clean, adapted.streak, adapted.moved = adapted.clean + 1, 0, true
   end
 end

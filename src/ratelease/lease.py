@@ -122,7 +122,7 @@ class _LeaseBase:
 
     def not_clean(self) -> None:
         """Note that an attempt before this one has failed: that it ends well is no sign of capacity to spare."""
-        self._hold.watched = False
+        self._hold.clean = False
 
     def settle(self, usage: object) -> None:
         """

@@ -92,7 +92,7 @@ async def test_a_generator_that_was_begun_twice_or_not_ended_is_not_clean(limite
     items = made()
     await limiter.next(items)
     await limiter.call(items.close if limiter.is_sync else items.aclose)
-    assert lessons == ["v", "", "o", ""]
+    assert lessons == ["v", "", "o", "c"]
 
 
 @pytest.mark.covers("AL-39")

@@ -99,7 +99,7 @@ def test_an_error_is_mild(make_store: MakeStore, clock: DrivenClock) -> None:
     one = make_store(limits=limits(10, reduction_on_error=0.5)).instance()
     assert ladder(one, clock, ERROR, 2) == [5, 2]
     one = make_store(limits=limits(4)).instance()
-    assert ladder(one, clock, OVERLOADED, 5) == [4] * 5
+    assert ladder(one, clock, OVERLOADED, 2) == [4] * 2
 
 
 @pytest.mark.covers("AL-09", "AL-43")
@@ -330,3 +330,11 @@ def test_a_429_of_a_rate_that_is_limited_here_cuts_no_concurrency(make_store: Ma
     clock.advance(1)
     one.call(MODEL, "t,-1,t")
     assert (limit(one), one.reaction(MODEL).events[-1].dimension) == (5, "tokens")
+
+
+@pytest.mark.covers("AL-40")
+def test_a_scope_of_rates_alone_is_cut_where_the_rate_is_what_was_exceeded(make_store: MakeStore) -> None:
+    """It limits no concurrency of its own, so what the strategy has set is what calls too much."""
+    one = make_store(limits={f"openai/{MODEL}": Limits(rpm=600, strategy="parallelism")}).instance()
+    one.call(MODEL, "t,-1,r")
+    assert one.reaction(MODEL).limit == 2

@@ -229,13 +229,17 @@ def test_an_operator_ends_a_pause_for_all(make_store: MakeStore, clock: DrivenCl
 def test_an_overload_pauses_and_reduces_nothing(
     make_store: MakeStore, clock: DrivenClock, strategy: str | None, left: int
 ) -> None:
-    """With a hint everybody waits; without one only its own caller does."""
+    """With a hint everybody waits; without one only its own caller does, until it is the third in a row."""
     store = make_store(limits={f"openai/{MODEL}": Limits(concurrency=50, strategy=strategy)})
     one, two = store.instance(), store.instance()
-    for _ in range(5):
+    for _ in range(2):
         clock.advance(1)
         one.call(MODEL, "v,-1,")
     assert (one.reaction(MODEL).limit, paused_until(two)) == (left, None)
+    clock.advance(1)
+    one.call(MODEL, "v,-1,")
+    assert paused_until(two) == 3.8
+    clock.advance(2)
     one.call(MODEL, "v,3000,")
     assert two.acquire(MODEL).answer.dimension == "pause"
     clock.advance(3)
@@ -251,3 +255,26 @@ def test_an_overload_hides_no_429(make_store: MakeStore) -> None:
     one.release(MODEL, overloaded.id, lesson="v,-1,")
     one.release(MODEL, throttled.id, lesson=UNSAID)
     assert one.reaction(MODEL).limit == 16
+
+
+@pytest.mark.covers("RT-08", "RT-23")
+def test_calls_that_go_on_succeeding_keep_pauses_from_growing(make_store: MakeStore, clock: DrivenClock) -> None:
+    """Also those that were admitted when nobody asked how they would end: the provider serves."""
+    one = make_store(limits=LIMITS).instance()
+    long_ones = [one.acquire(MODEL) for _ in range(6)]
+    assert {each.answer.position for each in long_ones} == {0}, "nobody asks"
+    for each in long_ones:
+        clock.advance(1)
+        one.call(MODEL, UNSAID)
+        one.release(MODEL, each.id, lesson="k")
+        assert paused_until(one) is None
+
+
+@pytest.mark.covers("RT-08")
+def test_a_good_end_that_nobody_asked_for_is_not_looked_at(make_store: MakeStore) -> None:
+    """Nothing was learned, and nothing is."""
+    store = make_store(limits=LIMITS)
+    one = store.instance()
+    held = one.acquire(MODEL)
+    one.release(MODEL, held.id, lesson="k")
+    assert not [key for key in store.dump() if key.endswith(b":learned")]

@@ -39,7 +39,7 @@ CASES = [
     Case("a pause", limits(4), ("t,7000,",), 0, 7000),
     Case("a pause of rates alone", limits(rpm=600), ("t,7000,",), 0, 7000),
     Case("a penalty of 2 that leaves one of four", limits(4), (THROTTLED,), 1, 30_000),
-    Case("a penalty that leaves one of two", limits(2), (THROTTLED,), 1, 159_658),
+    Case("a penalty that leaves one of two", limits(2), (THROTTLED,), 1, 120_001),
     Case("a recovery", limits(4, strategy=Parallelism(recovery_interval=12.0)), (THROTTLED,), 2, 12_000),
     Case("a decrement", limits(4, strategy=Decrement(restore_after=9.0)), (THROTTLED,), 3, 9000),
     Case("a breaker", limits(4, strategy=Breaker(failures=1, open=11.0)), ("e,-1,",), 0, 11_000),

@@ -28,6 +28,9 @@ LESSONS: dict[Outcome, str] = {
     Outcome.CANCELLED: "c",
 }
 
+# A good end that the store has not asked for.
+UNASKED = "k"
+
 # One letter for what was exceeded.
 EXCEEDED: dict[str, str] = {
     "requests": "r",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.admission import Outer
-from ..core.feedback import Feedback, lesson
+from ..core.feedback import UNASKED, Feedback, lesson
 from ..core.model import Grant, Held, Line, Outcome, Request, usage_text
 from ..core.scripts import Ending
 from ..core.usage import Usage
@@ -38,7 +38,7 @@ class Hold:
     `deadline` moves with every renewal that was confirmed, counted from before it was sent: once it has passed, the
     slot may be somebody else's. `epoch` is the store's when it was last confirmed. `owner` gives the lease object,
     while somebody has it. `usage` is what its call has really used, once that is known. `watched`: the store wants to
-    know if its call ends well.
+    know if its call ends well; it may only count as a sign of capacity while `clean`.
 
     A lease that was admitted while the store was away has `flags`; it has neither epoch nor end until the store knows
     it, which may be as soon as its `registering` is set.
@@ -60,6 +60,7 @@ class Hold:
     stream_since: float | None = None
     flags: frozenset[str] = frozenset()
     watched: bool = False
+    clean: bool = True
     usage: str = ""
     owner: Callable[[], Any] = lambda: None
 
@@ -144,7 +145,9 @@ class Hold:
         )
 
     def lesson(self, feedback: Feedback, *, clean: bool) -> str:
-        """What the fleet learns from how its call went. Of a good end only where the store has asked for it."""
-        if feedback.outcome is Outcome.OK and not (clean and self.watched):
+        """What the fleet learns from how its call went. Of a good end most where the store has asked for it."""
+        if feedback.outcome is Outcome.OK and not (clean and self.clean):
             return ""
+        if feedback.outcome is Outcome.OK and not self.watched:
+            return UNASKED
         return lesson(feedback, self.runtime.config)
