@@ -1,4 +1,4 @@
-"""Breakers: after failures in a row, and of an empty account. An open one lets nobody call, then one call at a time."""
+"""Breakers: of failures in a row, and of an empty account. Open, nobody calls; then one call at a time."""
 
 from __future__ import annotations
 
