@@ -30,7 +30,7 @@ def state(one: Instance, model: str = MODEL) -> tuple[float, int | None]:
 
 
 @pytest.mark.covers("PE-01", "PE-02")
-def test_each_cause_adds_its_weight_up_to_the_maximum(make_store: MakeStore) -> None:
+def test_each_cause_adds_its_weight_up_to_the_maximum(make_store: MakeStore, clock: DrivenClock) -> None:
     """Six 429s would be 12; ten is the most. The limit is divided by one more."""
     for cause, weight, left in (
         ("rate_limit", 2.0, 2),
@@ -46,6 +46,8 @@ def test_each_cause_adds_its_weight_up_to_the_maximum(make_store: MakeStore) -> 
         one.report(MODEL, "!rate_limit")
         assert state(one)[0] == expected
     assert state(one)[1] == 1, "never 0"
+    clock.advance(30)
+    assert state(one)[0] == 5.0, "ten was all there was"
 
 
 @pytest.mark.covers("PE-02")
