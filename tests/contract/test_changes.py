@@ -14,16 +14,6 @@ KEY = "m:openai:gpt-4o"
 SIXTEEN = {"openai/gpt-4o": Limits(concurrency=16, strategy="parallelism")}
 
 
-async def subscribed(store, limiter, count=1) -> None:
-    """Return when so many clients listen: who subscribes hears nothing of before."""
-    channel = f"{limiter.client._rt.keyspace.inbox_prefix}everyone"
-
-    async def listening() -> bool:
-        return store.pubsub_numsub(channel)[0][1] == count
-
-    await wait_until_async(listening, description=f"{count} clients listen")
-
-
 async def told(heard, count) -> None:
     await wait_until_async(lambda: len(heard) >= count, description=f"{count} changes are heard of")
 
@@ -35,7 +25,7 @@ async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> 
     here, there = [], []
     one.client.on_change(here.append)
     end = two.client.on_change(there.append)
-    await subscribed(store, one, 2)
+    await one.until_subscribed(store, 2)
     for _ in range(3):
         await one.report(*MODEL, "throttled")
     lease = await one.acquire(*MODEL)
@@ -69,7 +59,7 @@ async def test_recovery_and_operators_are_changes_too(make_limiter, store) -> No
     heard = []
     limiter.client.on_change(heard.append)
     await (await limiter.acquire("openai", "gpt-5")).release()
-    await subscribed(store, limiter)
+    await limiter.until_subscribed(store)
     await limiter.report(*MODEL, "throttled")
 
     async def recovered() -> bool:
@@ -99,7 +89,7 @@ async def test_a_429_at_the_floor_changes_nothing_and_tells_nobody(make_limiter,
     limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=1, strategy="parallelism")})
     heard = []
     limiter.client.on_change(heard.append)
-    await subscribed(store, limiter)
+    await limiter.until_subscribed(store)
     await (await limiter.acquire(*MODEL)).fail({"status": 429})
     await limiter.report("openai", "gpt-4o", "timeout")
     # What is told afterwards shows that all before it has come.
@@ -121,7 +111,7 @@ async def test_a_callback_that_raises_ends_nothing(make_limiter, store, caplog) 
 
     limiter.client.on_change(broken)
     limiter.client.on_change(heard.append)
-    await subscribed(store, limiter)
+    await limiter.until_subscribed(store)
     await limiter.report(*MODEL, "throttled")
     await told(heard, 1)
     assert "on_change raised" in caplog.text

@@ -319,6 +319,15 @@ class Limiter:
 
         await wait_until_async(parked, description=f"{count} callers are parked")
 
+    async def until_subscribed(self, store: Any, count: int = 1) -> None:
+        """Return when so many clients listen to messages: what was said before is lost on them."""
+        channel = f"{self.client._rt.keyspace.inbox_prefix}everyone"
+
+        async def listening() -> bool:
+            return bool(store.pubsub_numsub(channel)[0][1] == count)
+
+        await wait_until_async(listening, description=f"{count} clients listen")
+
     async def instances(self) -> list[Instance]:
         """The clients that are alive."""
         found: list[Instance] = await self.call(self.client.instances)

@@ -284,6 +284,10 @@ class Keeper:
             if watch is not None:
                 watch.kick()
 
+    def _subscribed(self) -> None:
+        # What was said before is lost. A poll finds grants alone, and not that somebody waits in vain.
+        self.spawn(self.repeat_parked())
+
     def _hear(self, message: str) -> None:
         """Take in what a script has told every instance."""
         change = read_change(message)
@@ -360,7 +364,7 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._wire = AsyncWire(self.runtime.endpoint, self.config, self.runtime.outage.hopeful)
-        inbox = Inbox(self.runtime, self._handoff.message, self._hear, self._handoff.poll)
+        inbox = Inbox(self.runtime, self._handoff.message, self._hear, self._subscribed)
         self._mark_begun()
         for work in (self._heart.beats, self._handoff.polls, inbox.listen):
             self.spawn(work())
