@@ -54,7 +54,8 @@ class _Learning(Shell):
         if isinstance(told, str):
             words = f"!{told}"
         else:
-            words = lesson(told, self._config)
+            # That somebody cancelled means something to a lease alone.
+            words = "" if told.outcome is Outcome.CANCELLED else lesson(told, self._config)
             self._rt.told.note(line, told)
             if told.outcome is Outcome.OK and response is not None:
                 words = f"o,{round(took * 1000)}"  # type: ignore[operator]
