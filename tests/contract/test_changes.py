@@ -51,14 +51,12 @@ async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> 
 
 
 @pytest.mark.covers("AL-27")
-async def test_recovery_and_operators_are_changes_too(make_limiter, store) -> None:
+async def test_recovery_is_a_change_too(make_limiter, store) -> None:
     """Told by whoever notices first, once."""
     limits = {"openai/gpt-4o": Limits(concurrency=4, strategy=Parallelism(recovery_interval=0.3))}
-    limits["openai/gpt-5"] = Limits(concurrency=8, strategy=Penalty(half_life=3600))
     limiter = make_limiter(limits=limits)
     heard = []
     limiter.client.on_change(heard.append)
-    await (await limiter.acquire("openai", "gpt-5")).release()
     await limiter.until_subscribed(store)
     await limiter.report(*MODEL, "throttled")
 
@@ -72,14 +70,25 @@ async def test_recovery_and_operators_are_changes_too(make_limiter, store) -> No
         (2, 3, "recovery"),
         (3, 4, "recovery"),
     ]
+
+
+@pytest.mark.covers("AL-27")
+async def test_what_operators_do_to_a_limit_is_told_at_once(make_limiter, store) -> None:
+    """Where nobody else calls, and neither poll nor heartbeat comes for long."""
+    limits = {"openai/gpt-4o": Limits(concurrency=8, strategy=Penalty(half_life=3600))}
+    limiter = make_limiter(limits=limits, poll=9.0, lease_ttl=30.0, heartbeat=15.0)
+    heard = []
+    limiter.client.on_change(heard.append)
+    await limiter.until_subscribed(store)
+    await (await limiter.acquire(*MODEL)).release()
     operator = limiter.client.operator
-    await limiter.call(operator.penalize, "openai", "gpt-5", "timeout")
-    await told(heard, 4)
-    await limiter.call(operator.forgive, "openai", "gpt-5")
-    await told(heard, 5)
-    assert [(change.scope, change.before, change.after) for change in heard[3:]] == [
-        ("openai/gpt-5", 8, 4),
-        ("openai/gpt-5", 4, 8),
+    await limiter.call(operator.penalize, *MODEL, "timeout")
+    await told(heard, 1)
+    await limiter.call(operator.forgive, *MODEL)
+    await told(heard, 2)
+    assert [(change.scope, change.before, change.after) for change in heard] == [
+        ("openai/gpt-4o", 8, 4),
+        ("openai/gpt-4o", 4, 8),
     ]
 
 

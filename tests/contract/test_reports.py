@@ -4,12 +4,14 @@ import asyncio
 import logging
 import math
 from datetime import timedelta
+from typing import Self
 
 import pytest
 
 from ratelease import Feedback, Limits, Outcome
 from ratelease.errors import ConfigError, LeaseLost, WaitTimeout
 from ratelease.strategies import Parallelism, Penalty
+from support.both import AsyncStream, Stream
 from support.wait_until import wait_until_async
 
 MODEL = ("openai", "gpt-4o")
@@ -107,6 +109,26 @@ async def test_accounts_learn_apart_and_nobody_sees_whose_they_are(make_limiter,
     assert not [text[:80] for text in seen if secret in text or "0123456789abcdef" in text]
 
 
+class ManagedStream(Stream):
+    """A stream that closes itself where its `with` is left, as those of SDKs do."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class AsyncManagedStream(AsyncStream):
+    """As ManagedStream, for event loops."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.aclose()
+
+
 @pytest.mark.covers("AL-16")
 async def test_only_a_call_that_went_well_at_once_lets_a_limit_grow(make_limiter, caplog) -> None:
     """Not one that succeeded after a failure, nor an aborted stream; one of its own kind does."""
@@ -123,8 +145,10 @@ async def test_only_a_call_that_went_well_at_once_lets_a_limit_grow(make_limiter
 
     await leases.pop().release(clean=False)
     assert await next_interval() == 4
-    for left in ("closed", "with"):
-        stream = leases.pop().wrap_stream(limiter.stream("abc"))
+    own = ManagedStream if limiter.is_sync else AsyncManagedStream
+    for left in ("closed", "with", "with its own"):
+        source = own("abc") if left == "with its own" else limiter.stream("abc")
+        stream = leases.pop().wrap_stream(source)
         if left == "closed":
             assert await anext(stream) == "a"
             await stream.close()

@@ -31,6 +31,8 @@ def failures(*seconds_ago, reason=THROTTLED):
         ({}, True),
         ({"base": 5, "limit": 4}, True),
         ({"base": 5, "limit": 3}, False),
+        ({"base": 100, "limit": 80}, True),
+        ({"base": 100, "limit": 79}, False),
         ({"base": None, "limit": None}, True),
         ({"events": failures(0)}, False),
         ({"events": failures(299.9)}, False),
