@@ -1,5 +1,6 @@
 --- @include "lib/load_learned"
 --- @include "lib/strategy_of"
+--- @include "lib/least_penalty"
 --- @include "lib/penalty_now"
 --- @include "lib/adapt"
 --- @include "lib/learn"
@@ -33,7 +34,7 @@ local function effective(path, scope)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
       local half_life = tonumber(string.match(strategy.P, '^%d+,(%d+)'))
-      scope.slow_until = now + math.ceil(half_life * math.log(scope.penalty / 0.05) / math.log(2)) + 1
+      scope.slow_until = now + math.ceil(half_life * math.log(scope.penalty / least_penalty()) / math.log(2)) + 1
     end
   end
   load_gate(path, scope)

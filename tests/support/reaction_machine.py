@@ -16,7 +16,8 @@ from support.clock import driven_clock
 from support.store import LOST, RELEASED, Asked, Instance, Rewrite, Store
 
 CLIENTS = 10
-MOST, HALF_LIFE, OPEN = 10.0, 30.0, 2.0  # seconds
+MOST, LEAST = 10.0, 0.125  # of a penalty
+HALF_LIFE, OPEN = 30.0, 2.0  # seconds
 WEIGHTS = {"t": 2.0, "w": 1.0, "rate_limit": 2.0, "capacity": 1.5, "timeout": 1.0, "schema_violation": 0.5}
 PENALTY, PARALLELISM, BREAKER = "penalty", "parallelism", "breaker"
 _LESSONS = ("o", "o", "", "t,-1,,0", "t,-1,,0", "w,-1,", "e,-1,", "t,300,", "t,1500,", "v,4000,")
@@ -48,7 +49,7 @@ class Learned:
     def penalty(self, now: int) -> float:
         """What is left of it."""
         left = self.level * 0.5 ** ((now - self.at) / 1000 / HALF_LIFE)
-        return left if left >= 0.05 else 0.0
+        return left if left >= LEAST else 0.0
 
     def raise_by(self, weight: float, now: int) -> None:
         self.level, self.at = min(self.penalty(now) + weight, MOST), now
@@ -217,7 +218,7 @@ class ReactionMachine(RuleBasedStateMachine):
             expected, base = known.penalty(self.now), self.base[PENALTY]
             assert 0 <= reaction.penalty <= MOST
             # At its very end it may be over for one of them already.
-            ends = max(reaction.penalty, expected) < 0.0505
+            ends = max(reaction.penalty, expected) < LEAST + 5e-4
             assert ends or math.isclose(reaction.penalty, expected, abs_tol=0.002)
             least, most = (max(math.floor(base / (reaction.penalty + 1 + error)), 1) for error in (1e-4, -1e-4))
             assert 1 <= least <= (reaction.limit or 0) <= min(most, base)
@@ -226,7 +227,7 @@ class ReactionMachine(RuleBasedStateMachine):
         """Time alone, without any call, brings everything back."""
         with self.ending:
             if hasattr(self, "store"):
-                self.clock.ms += int(HALF_LIFE * math.log2(MOST / 0.05) + 2) * 1000
+                self.clock.ms += int(HALF_LIFE * math.log2(MOST / LEAST) + 2) * 1000
                 reaction = self.clients[0].reaction(PENALTY)
                 assert (reaction.penalty, reaction.limit) == (0, self.base[PENALTY])
                 assert self._limit(self.clients[0], PARALLELISM) == self.base[PARALLELISM]
