@@ -22,9 +22,12 @@ async def told(heard, count) -> None:
 async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> None:
     """With its scope, both limits and why; failures of one episode are one change, and no change is none."""
     one, two = make_limiter(limits=SIXTEEN), make_limiter(limits=SIXTEEN)
-    here, there = [], []
+    here, there, twice = [], [], []
     one.client.on_change(here.append)
     end = two.client.on_change(there.append)
+    first, second = two.client.on_change(twice.append), two.client.on_change(twice.append)
+    first()
+    first()
     await one.until_subscribed(store, 2)
     for _ in range(3):
         await one.report(*MODEL, "throttled")
@@ -36,8 +39,10 @@ async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> 
         ("openai/gpt-4o", KEY, 16, 11, "429 rate limit error"),
         ("openai/gpt-4o", KEY, 11, 10, "timeout error"),
     ]
+    assert twice == there, "the same function by its second subscription"
     end()
     end()
+    second()
     await (await two.acquire(*MODEL)).fail({"status": 429})
     await told(here, 3)
     assert (here[:2], len(there)) == (there, 2), "nothing after unsubscribing"

@@ -144,7 +144,7 @@ def test_a_subscriber_of_another_process_hears_of_each_change_until_it_unsubscri
         with client.acquire(*MODEL) as lease:
             lease.fail(REFUSED)
         assert client.health(*MODEL).limit == 1
-        wait_until(lambda: client._rt.keeper._listeners == [], description="nobody listens here")
+        wait_until(lambda: not client._rt.keeper._listeners, description="nobody listens here")
         time.sleep(0.2)
         fleet.signal("stop")
         fleet.wait("done")

@@ -107,14 +107,17 @@ def test_what_is_no_change_is_not_taken_for_one() -> None:
     change = Change("ollama/llama3:8b", "m:ollama:llama3%3a8b", 4, 2, THROTTLED)
     assert read_change("m:ollama:llama3%3a8b 4 2 t") == change
     assert read_change("p:openai 2 4 recovery") == Change("openai", "p:openai", 2, 4, "recovery")
+    shown = "\x1b[2J\nroot", "X" * 100, "ü"
+    for odd in ("t 4 2 " + "9" * 5000, "t " + "9" * 5000 + " 2 t", *(f"t 4 2 {each}" for each in shown)):
+        assert read_change(odd) is None
     for odd in ("", "m:openai:gpt-4o 4 2", "x:y 4 2 t", "t 4.5 2 t", "t 4 -2 t", "t ４ ２ t x", " " * 1000):
         assert read_change(odd) is None
 
 
 def test_a_store_that_says_nonsense_has_learned_nothing() -> None:
     """History, breakers and responses that cannot be read are left out."""
-    history = b"5 t 4 2 ;x;1 t 4;-9 t 4 2 ;9 \xff\x00 1 2 q;;"
+    history = b"5 t 4 2 ;6 \x1b[2J 4 2 ;7 a\nb 4 2 ;x;1 t 4;-9 t 4 2 ;9 \xff\x00 1 2 q;;"
     found = read_reaction([-1, -1, b"0.0000", b"", b"x y", b"nonsense", b"1 2 3", history, b"12;x;-4;"], 5000)
     assert (found.limit, found.base, found.penalty, found.auto_reduced_from) == (None, None, 0.0, None)
     assert (found.breaker, found.quota, found.responses) == (None, None, (0.012,))
-    assert [event.at for event in found.events] == [0.005, 0.009]
+    assert [event.at for event in found.events] == [0.005]

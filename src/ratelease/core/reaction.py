@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..strategies import CAUSE
 from .feedback import EXCEEDED
 from .keys import is_scope, scope_label
 from .plain import Plain
@@ -77,7 +78,7 @@ class Change(Plain):
 def read_change(message: str) -> Change | None:
     """What a script tells everybody: "m:openai:gpt-4o 4 2 t". None for what cannot be read."""
     parts = message.split(" ")
-    if len(parts) != 4 or not is_scope(parts[0]) or not parts[1].isdecimal() or not parts[2].isdecimal():
+    if len(parts) != 4 or not is_scope(parts[0]) or not all(map(_is_number, parts[1:3])) or not _is_cause(parts[3]):
         return None
     reason = REASONS.get(parts[3], parts[3])
     return Change(scope_label(parts[0]), parts[0], int(parts[1]), int(parts[2]), reason)
@@ -176,6 +177,11 @@ def _is_number(word: str) -> bool:
     return word.isdecimal() and len(word) <= 16
 
 
+def _is_cause(word: str) -> bool:
+    """Whether it is one that may be shown as it is, in a log or to people."""
+    return CAUSE.fullmatch(word) is not None
+
+
 def _breaker(words: str, now: int) -> BreakerStatus | None:
     parts = words.split(" ")
     if len(parts) != 5 or not _is_number(parts[0]):
@@ -186,7 +192,7 @@ def _breaker(words: str, now: int) -> BreakerStatus | None:
 
 def _event(entry: str) -> Event | None:
     parts = entry.split(" ")
-    if len(parts) != 5 or not all(map(_is_number, (parts[0], *parts[2:4]))):
+    if len(parts) != 5 or not all(map(_is_number, (parts[0], *parts[2:4]))) or not _is_cause(parts[1]):
         return None
     at, cause, before, after, exceeded = parts
     return Event(int(at) / 1000, REASONS.get(cause, cause), int(before), int(after), _EXCEEDED.get(exceeded, ""))

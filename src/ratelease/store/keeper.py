@@ -27,7 +27,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
@@ -84,7 +83,7 @@ class Keeper:
         self._heart = Heart(self)
         self._handoff = Handoff(self)
         self._endings = Endings(self)
-        self._listeners: list[Callable[[Change], Any]] = []
+        self._listeners: dict[object, Callable[[Change], Any]] = {}
         self._watches: dict[str, UsageWatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
@@ -251,11 +250,12 @@ class Keeper:
     def listen(self, callback: Callable[[Change], Any]) -> Callable[[], None]:
         """Tell of every changed limit from now on; the function returned ends it."""
         self.start()
-        self._listeners.append(callback)
+        # The same function may be given twice, and each time has an end of its own.
+        key = object()
+        self._listeners[key] = callback
 
         def end() -> None:
-            with suppress(ValueError):
-                self._listeners.remove(callback)
+            self._listeners.pop(key, None)
 
         return end
 
@@ -297,7 +297,7 @@ class Keeper:
         logger.log(
             level, "the limit of %a is %d, it was %d: %s", change.scope, change.after, change.before, change.reason
         )
-        for callback in tuple(self._listeners):
+        for callback in tuple(self._listeners.values()):
             try:
                 callback(change)
             except Exception:  # noqa: BLE001 - the user's code must not end ours
