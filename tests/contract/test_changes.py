@@ -35,6 +35,7 @@ async def test_each_change_is_told_once_to_every_client(make_limiter, store) -> 
     await lease.fail(TimeoutError())
     await one.report(*MODEL, "error")
     await told(there, 2)
+    await told(twice, 2)
     assert [(change.scope, change.key, change.before, change.after, change.reason) for change in there] == [
         ("openai/gpt-4o", KEY, 16, 11, "429 rate limit error"),
         ("openai/gpt-4o", KEY, 11, 10, "timeout error"),
