@@ -68,14 +68,14 @@ async def test_recovery_is_a_change_too(make_limiter, store) -> None:
 
     async def recovered() -> bool:
         await (await limiter.acquire(*MODEL)).release()
-        return len(heard) == 3
+        return heard[-1:] and heard[-1].after == 4
 
     await wait_until_async(recovered, description="the limit is back")
-    assert [(change.before, change.after, change.reason) for change in heard] == [
-        (4, 2, "429 rate limit error"),
-        (2, 3, "recovery"),
-        (3, 4, "recovery"),
-    ]
+    limits = [change.before for change in heard] + [4]
+    # On a busy machine two steps may be noticed together.
+    assert limits in ([4, 2, 3, 4], [4, 2, 4])
+    assert [change.after for change in heard] == limits[1:]
+    assert [change.reason for change in heard] == ["429 rate limit error", *["recovery"] * (len(heard) - 1)]
 
 
 @pytest.mark.covers("AL-27")
