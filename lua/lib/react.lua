@@ -41,7 +41,10 @@ local function react(path, lesson, at, id)
   else
     counted = failed(path, scope, letter, at, id, dimension)
     local pause = math.max(hint, 0)
-    if counted and (letter == 't' or letter == 'v') and hint < 0 then pause = grow_pause(path, scope, tonumber(fixed)) end
+    if counted and hint < 0 and (letter == 't' or letter == 'v') then
+      -- Overloads pass by themselves, often soon: who waits for long after one loses more than its calls cost.
+      pause = grow_pause(path, scope, tonumber(fixed), letter == 'v' and 5000 or 120000)
+    end
     if pause > 0 and path.now + pause > (tonumber(scope.learned.pause) or 0) then
       learn(scope, 'pause', string.format('%.0f', path.now + pause))
       scope.pause = math.max(scope.pause, path.now + pause)

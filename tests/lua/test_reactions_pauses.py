@@ -278,3 +278,16 @@ def test_a_good_end_that_nobody_asked_for_is_not_looked_at(make_store: MakeStore
     held = one.acquire(MODEL)
     one.release(MODEL, held.id, lesson="k")
     assert not [key for key in store.dump() if key.endswith(b":learned")]
+
+
+@pytest.mark.covers("RT-18")
+def test_pauses_of_overloads_grow_to_five_seconds_alone(make_store: MakeStore, clock: DrivenClock) -> None:
+    """An overload passes by itself: a long pause would cost more than the calls that find it there."""
+    one = make_store(limits=LIMITS).instance()
+    lengths = []
+    for _ in range(9):
+        one.call(MODEL, "v,-1,")
+        until = paused_until(one)
+        lengths.append(0.0 if until is None else round(until - (one.store.now() - START_MS) / 1000, 3))
+        clock.advance(lengths[-1] + 1)
+    assert lengths == [0, 0, 0.8, 1.6, 3.2, 5, 5, 5, 5]
