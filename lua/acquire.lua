@@ -31,6 +31,7 @@
 --- @include "lib/sweep"
 --- @include "lib/advance"
 --- @include "lib/estimate_costs"
+--- @include "lib/count_claim"
 --- @include "lib/late_place"
 --- @include "lib/lease_ids"
 --- @include "lib/members"
@@ -104,6 +105,7 @@ for _, scope in ipairs(path.scopes) do
 end
 
 local function hold_again(want, kept)
+  if kept.state == 'G' then count_claim(path, kept) end
   for _, lease in ipairs(lease_ids(want.id, want.n)) do
     local held = entry(path, lease)
     if held and (held.state == 'G' or held.state == 'H') then

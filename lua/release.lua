@@ -19,6 +19,7 @@
 --- @include "lib/advance"
 --- @include "lib/lease_ids"
 --- @include "lib/drop_lease"
+--- @include "lib/held_name"
 --- @include "lib/hold_there"
 --- @include "lib/uncharge"
 --- @include "lib/settle"
@@ -79,7 +80,7 @@ for i, id in ipairs(ids) do
     else
       local linger = alive and how[i] ~= UNSENT and math.max(cooldown, holds[i]) or 0
       local given_up = alive and holds[i] == 0 and string.find(how[i], '^[cw]') ~= nil
-      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, (given_up or holds[i] > cooldown) and 'h:' or 'c:')
+      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, (given_up or holds[i] > cooldown) and held_name(path) or 'c:')
       if given_up then hold_there(path, id, kept, linger > 0) end
     end
     statuses[i] = alive and RELEASED or LOST

@@ -2,12 +2,16 @@
 --- @include "lib/members"
 --- @include "lib/pace"
 --- @include "lib/learn"
+--- @include "lib/count_blind"
 --- @include "lib/count_grant"
 -- Take what a request asks for in every scope of the path: leases that end at `expiry`, and its charges.
 local function charge(path, id, want, state, expiry)
   local weight = want.weight
   for _, scope in ipairs(path.scopes) do
-    if scope.gate then count_grant(path, scope, want.n * weight, state == 'G') end
+    if scope.gate then
+      count_blind(path, scope, want.n * weight, state == 'G')
+      count_grant(path, scope, want.n * weight)
+    end
     scope.use = scope.use + want.n * weight
     if scope.slow or scope.ramp then pace(path, scope, id, want) end
     local adapted = scope.adapted

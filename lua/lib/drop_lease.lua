@@ -2,7 +2,7 @@
 -- End one lease in every scope of the path. `counted`: it was still alive, so it leaves the use as well.
 --
 -- `linger`: its slot stays counted for so many ms, as "c:<id>" while the provider's own counter lags (cooldown), or
--- as "h:<id>" where the call may run on (hold). Under that name no renewal and no second release finds it.
+-- as "h:<ms>:<id>" where the call may run on (hold). Under that name no renewal and no second release finds it.
 local function drop_lease(path, id, held, counted, linger, as)
   for _, member in ipairs(members(id, held.weight)) do
     path.added[member], path.dropped[member] = nil, true

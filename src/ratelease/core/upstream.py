@@ -10,8 +10,10 @@ from typing import Any
 from .plain import Plain
 from .scripts import text
 
-_USAGE = re.compile(r"(-?\d+) (\d+) (\d+) (\d+) (-?\d+)")
-_GATE = re.compile(r"(\d+) ([01]) .*")
+# Figures of more digits are nobody's.
+_WHOLE = re.compile(r"[0-9]{1,15}")
+_USAGE = re.compile(r"(-?[0-9]{1,15}) ([0-9]{1,15})(?: [0-9]{1,15}){5} ([0-9]{1,15}) (-?[0-9]{1,15})")
+_GATE = re.compile(r"([0-9]{1,15}) ([01]) .*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class UsageStatus(Plain):
 
         age: Seconds since that poll began; None before any.
 
-        foreign: How many of them are not the fleet's.
+        foreign: How many of them cannot be the fleet's: beyond its calls, and those that cool or are held.
 
         limit, hard_cap: What the provider says it allows; None where it does not.
 
@@ -54,16 +56,16 @@ def read_usage(values: Sequence[Any], now: int) -> UsageStatus | None:
     if kept is None:
         return None
     said = _USAGE.fullmatch(usage)
-    count, began, _, ours, limit = map(int, said.groups()) if said else (-1, 0, 0, 0, -1)
+    count, began, foreign, limit = map(int, said.groups()) if said else (-1, 0, 0, -1)
     name, _, until_ms = poller.partition(" ")
     return UsageStatus(
         in_flight=count if count >= 0 else None,
         age=max(now - began, 0) / 1000 if said else None,
-        foreign=max(count - ours, 0),
+        foreign=foreign,
         limit=limit if limit >= 0 else None,
-        hard_cap=int(cap) if cap.isdecimal() else None,
-        blind_grants=int(blind) if blind.isdecimal() else 0,
-        poller=name if until_ms.isdecimal() and int(until_ms) > now else "",
+        hard_cap=int(cap) if _WHOLE.fullmatch(cap) else None,
+        blind_grants=int(blind) if _WHOLE.fullmatch(blind) else 0,
+        poller=name if _WHOLE.fullmatch(until_ms) and int(until_ms) > now else "",
         active=int(kept[1]) > now,
         strict=kept[2] == "1",
     )
