@@ -370,8 +370,6 @@ class Keeper:
             self.spawn(work())
         await self._stop.wait()
         self._handoff.stop()
-        for watch in self._watches.values():
-            watch.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -402,6 +400,8 @@ class Keeper:
             for ending in scripts.withdrawals(waiter.request):
                 self._endings.add(ending)
         await self._endings.flush()
+        # Each at once, and as far as it gets: others are elected soon in any case.
+        await asyncio.gather(*(watch.leave() for watch in list(self._watches.values())), return_exceptions=True)
         session, keyspace = self.runtime.session, self.runtime.keyspace
         await self.run_script(scripts.beat(session, keyspace, b"", leave=True))
 

@@ -11,13 +11,14 @@ for an answer goes without one after `patience`: a broken poll never stops the f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core import scripts
 from ..core.keys import make_path, scope_label
@@ -28,11 +29,17 @@ from .log import logger
 if TYPE_CHECKING:
     from .keeper import Keeper
 
-# Threads that a source may leave hanging; beyond them it is not asked until one comes back.
+# Calls that a source may leave hanging; beyond them it is not asked until one comes back.
 MOST_HANGING = 4
 
 # A poll that nobody needs yet is not made; this often an elected poller renews its election meanwhile.
 RENEWALS = 3
+
+# After so many answers in a row that said nothing, another instance may have more luck with its own source.
+MOST_FAILURES = 3
+
+# Seconds that a busy store and process may add to a poll.
+SLACK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,8 @@ class GateSettings:
 
     @property
     def elected_for(self) -> float:
-        """How long an instance polls for all without renewing that."""
-        return max(RENEWALS * self.repoll, self.timeout + 2 * self.repoll)
+        """How long an instance polls for all without renewing that: one poll that is not answered, and the next."""
+        return self.timeout + max(2 * self.repoll, SLACK)
 
     def words(self) -> list[int]:
         """As usage.lua reads them."""
@@ -92,6 +99,7 @@ class UsageWatch:
         self._settings = settings
         self._on_error = on_error
         self._failing = False
+        self._failures = 0
         self._hanging = 0
         self._kicked: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
@@ -106,11 +114,18 @@ class UsageWatch:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        """End, in the keeper's loop; another instance is elected soon."""
+        """End, in the keeper's loop; another instance may be elected at once."""
         self.stopped = True
-        if self._task is not None:
-            self._task.cancel()
-            self._keeper.spawn(self._leave())
+        self._keeper.spawn(self.leave())
+
+    async def leave(self) -> None:
+        """End, and poll for all no more."""
+        self.stopped = True
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._send("leave", [])
 
     def kick(self) -> None:
         """Poll soon: somebody waits for it."""
@@ -122,47 +137,51 @@ class UsageWatch:
     async def _run(self) -> None:
         while True:
             try:
-                delay = await self._turn()
+                least, most = await self._turn()
             except RateleaseError as error:
                 logger.debug("the usage of %s cannot be shared: %s", scope_label(self.scope), error)
-                delay = self._settings.repoll
+                least = most = self._settings.repoll
             except Exception:  # noqa: BLE001 - one poll that goes wrong must not be the last
                 logger.exception("polling the usage of %s met an error", scope_label(self.scope))
-                delay = self._settings.repoll
-            await self._rest(delay)
+                least = most = self._settings.repoll
+            await self._rest(least, most)
 
-    async def _turn(self) -> float:
-        """Be elected, poll if that is due; seconds until the next turn."""
+    async def _turn(self) -> tuple[float, float]:
+        """Be elected, poll if that is due; seconds to the next turn, at least and, unless a poll is wanted, at most."""
         assert self._kicked is not None
         self._kicked.clear()
         settings, began = self._settings, time.monotonic()
         elected, others, due = await self._send("poll", settings.words())
         if not elected:
             # Not all of them in the moment at which the poller is overdue.
-            return others / 1000 + random.uniform(0.01, settings.repoll / 4)
+            delay = others / 1000 + random.uniform(0.01, settings.repoll / 4 + 0.01)
+            return delay, delay
+        renewal = settings.elected_for / RENEWALS
         if not due:
-            return settings.elected_for / RENEWALS
+            return 0.0, renewal
         usage = await self._usage()
         said = (-1, -1, -1) if usage is None else (usage.concurrent_sessions, usage.limit, usage.hard_cap)
         (waiting,) = await self._send("seen", [-1 if word is None else word for word in said])
+        self._failures = 0 if usage is not None else self._failures + 1
+        if self._failures and self._failures % MOST_FAILURES == 0:
+            # All others have looked by then.
+            await self._send("leave", [])
+            return settings.elected_for + settings.repoll, settings.elected_for + 2 * settings.repoll
         if waiting or settings.strict:
             self._kicked.set()
-        return max(settings.repoll - (time.monotonic() - began), 0.0)
+        asked_for = time.monotonic() - began
+        # Two polls are one repoll apart, whoever wants them.
+        least = max(settings.repoll - asked_for, 0.0)
+        return least, max(renewal - asked_for, least)
 
-    async def _rest(self, delay: float) -> None:
-        """Wait until the next turn, or until a poll is wanted; two polls are one repoll apart, whoever wants them."""
+    async def _rest(self, least: float, most: float) -> None:
+        """Wait until the next turn, or until a poll is wanted."""
         assert self._kicked is not None
-        settings = self._settings
-        if delay <= settings.repoll:
-            await asyncio.sleep(delay)
-            if self._kicked.is_set():
-                return
-            delay = settings.elected_for / RENEWALS
-        try:
-            async with asyncio.timeout(delay):
-                await self._kicked.wait()
-        except TimeoutError:
-            pass
+        await asyncio.sleep(least)
+        if most > least:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(most - least):
+                    await self._kicked.wait()
 
     async def _send(self, verb: str, words: list[int]) -> list[int]:
         runtime = self._keeper.runtime
@@ -171,25 +190,19 @@ class UsageWatch:
         runtime.note(self._line, header)
         return answer
 
-    async def _leave(self) -> None:
-        await self._send("leave", [])
-
     # ---- asking ------------------------------------------------------------------------------------------------
 
     async def _usage(self) -> ProviderUsage | None:
         """What the source says within its time; None for whatever else it does."""
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                usage = ProviderUsage.of(await self._asked())
-        except TimeoutError:
-            self._failed(TimeoutError(f"no answer within {self._settings.timeout:g} s"))
-            return None
+            answer = await self._asked()
         except Exception as error:  # noqa: BLE001 - the user's code must not end ours
             self._failed(error)
             return None
-        if self._failing:
+        usage = ProviderUsage.of(answer)
+        if usage is not None and self._failing:
             self._failing = False
-            logger.info("the usage source of %s answers again", scope_label(self.scope))
+            logger.info("the usage source of %a answers again", scope_label(self.scope))
         return usage
 
     def _failed(self, error: Exception) -> None:
@@ -205,25 +218,50 @@ class UsageWatch:
                 logger.exception("on_error raised")
 
     async def _asked(self) -> object:
-        if inspect.iscoroutinefunction(self._ask):
-            return await self._ask()
-        answer = await self._in_thread()
-        return await answer if inspect.isawaitable(answer) else answer
-
-    def _in_thread(self) -> asyncio.Future[Any]:
-        """Ask a plain function where it may block: in a daemon thread, since nobody can stop one that hangs."""
+        """Ask the source, for as long as it may take; what does not end then is left alone."""
         if self._hanging >= MOST_HANGING:
             raise RuntimeError(f"{MOST_HANGING} earlier calls still hang")
+        asking = asyncio.get_running_loop().create_task(self._guarded())
+        try:
+            done, _ = await asyncio.wait((asking,), timeout=self._settings.timeout)
+        finally:
+            asking.cancel()
+        if not done:
+            raise TimeoutError(f"no answer within {self._settings.timeout:g} s")
+        answer, error = asking.result()
+        if error is not None:
+            raise error
+        return answer
+
+    async def _guarded(self) -> tuple[object, Exception | None]:
+        """The answer or the error of the source: whatever it raises would end the loop if it left this task."""
+        if not inspect.iscoroutinefunction(self._ask):
+            answer, error = await self._in_thread()
+            if error is not None or not inspect.isawaitable(answer):
+                return answer, error
+            coroutine = answer
+        else:
+            coroutine = self._ask()
+        self._hanging += 1
+        try:
+            return await coroutine, None
+        except Exception as error:  # noqa: BLE001 - told to whoever polls
+            return None, error
+        except BaseException as error:  # noqa: BLE001 - SystemExit, or a cancellation: ours comes when nobody listens
+            return None, RuntimeError(repr(error))
+        finally:
+            self._hanging -= 1
+
+    async def _in_thread(self) -> tuple[object, Exception | None]:
+        """Ask a plain function where it may block: in a daemon thread, since nobody can stop one that hangs."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
 
         def settle(answer: object, error: BaseException | None) -> None:
             self._hanging -= 1
             if not future.done():
-                if error is None:
-                    future.set_result(answer)
-                else:
-                    future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+                told = error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
+                future.set_result((answer, told))
 
         def ask() -> None:
             answer: object = None
@@ -235,8 +273,8 @@ class UsageWatch:
             try:
                 loop.call_soon_threadsafe(settle, answer, failure)
             except RuntimeError:
-                logger.debug("the usage source of %s answers too late", scope_label(self.scope))
+                logger.debug("the usage source of %a answers too late", scope_label(self.scope))
 
         self._hanging += 1
         threading.Thread(target=ask, name="ratelease-usage", daemon=True).start()
-        return future
+        return await future
