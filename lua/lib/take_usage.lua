@@ -6,17 +6,16 @@
 -- provider counts beyond the calls of ours that it counts for sure: not the fleet's, given up here (`held` of them at
 -- most, until `held until`), or ended and still counted. `foreign`: how many of them cannot be ours.
 --
--- It counts for sure what is live now and was so before the poll began, longer than its lag: all live calls but as many
--- as were granted or claimed since. Those that nobody has claimed yet have not begun, and what has ended or cools may
--- have left its count before it answered. Of what was given up before the poll began, as much may run on as `others`
--- says, and what began too late to show; of more, the oldest have ended.
+-- It counts for sure what is live now and had begun longer than its lag before the poll: all live calls but as many as
+-- were granted or claimed since, and the unseen. What has ended or cools may have left its count before it answered.
+-- Of what was given up before the poll began, as much may run on as `others` says, and what began too late to show; of
+-- more, the oldest have ended.
 local function take_usage(path, scope, count, limit)
   local learned = scope.learned
   local began, grants, unseen, use = string.match(learned.polling or '', '^(%d+) (%d+) (%d+) (%d+)$')
   learn(scope, 'polling', nil)
   if not began then return end
   local since = math.max((whole(learned.grants) or 0) - grants, 0)
-  local claims = path.ttl - path.beat > path.claim_ttl and path.now + path.claim_ttl or 0
   local known, held, held_until = -since - unseen, {}, 0
   local leases = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now), '+inf', 'WITHSCORES')
   for i = 1, #leases, 2 do
@@ -24,7 +23,7 @@ local function take_usage(path, scope, count, limit)
     local given_up = tonumber(string.match(leases[i], '^h:(%d+):'))
     if given_up and given_up < tonumber(began) then
       held[#held + 1] = {member = leases[i], since = given_up, till = till}
-    elseif kind ~= 'c:' and kind ~= 'h:' and till > claims then
+    elseif kind ~= 'c:' and kind ~= 'h:' then
       known = known + 1
     end
   end

@@ -15,9 +15,9 @@ from typing import Any
 
 from ratelease import Limits, Rate
 from ratelease.testing import config
-from support import jobs, reaction_jobs
+from support import jobs, reaction_jobs, usage_jobs
 
-assert reaction_jobs.__doc__, "imported for its jobs"
+assert all(module.__doc__ for module in (reaction_jobs, usage_jobs)), "imported for their jobs"
 
 
 class Stage:
