@@ -27,7 +27,7 @@
 --- @include "lib/commit"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
---- @include "lib/announce_cooling"
+--- @include "lib/announce_timers"
 --- @include "lib/header"
 local RELEASED, LOST, WITHDRAWN, UNKNOWN = 1, 2, 3, 4
 
@@ -81,7 +81,7 @@ for i, id in ipairs(ids) do
       local linger = alive and how[i] ~= UNSENT and math.max(cooldown, holds[i]) or 0
       local given_up = alive and holds[i] == 0 and string.find(how[i], '^[cw]') ~= nil
       drop_lease(path, id, kept, alive, linger > 0 and linger or nil, (given_up or holds[i] > cooldown) and held_name(path) or 'c:')
-      if given_up then hold_there(path, id, kept, linger > 0) end
+      if given_up then hold_there(path, id, kept, linger) end
     end
     statuses[i] = alive and RELEASED or LOST
     if alive and how[i] ~= UNSENT and how[i] ~= SETTLE then
@@ -119,7 +119,7 @@ if somebody_waits then
   timer = head_timer(path)
 end
 commit(path, false)
-announce_cooling(path)
+announce_timers(path)
 if timed then
   redis.call('HSET', path.records, 'hold', string.format('%.0f', hold))
   if not texts[1] then redis.call('PEXPIRE', path.records, 2 * path.ttl) end

@@ -49,7 +49,8 @@ commit_store(path, false)
 if #renewed > 0 then
   for key = 9, #KEYS, 5 do
     chunked('ZADD', KEYS[key + 2], renewed)
-    redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl)
+    -- A hold may need it for longer.
+    if redis.call('PTTL', KEYS[key + 2]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl) end
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end
   end
   if #restored > 0 then chunked('HSET', path.records, restored) end

@@ -16,6 +16,7 @@
 --- @include "lib/housekeep"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
+--- @include "lib/announce_timers"
 --- @include "lib/header"
 local path = open_path()
 if path.refusal then return path.refusal end
@@ -38,6 +39,7 @@ if not again then
     timer = head_timer(path)
   end
   commit(path, false)
+  announce_timers(path)
   -- Listed like a path that is in use: who looks at what was learned, or resumes a provider, finds it.
   if redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1 then housekeep(path) end
 end

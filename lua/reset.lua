@@ -40,8 +40,11 @@ for i = 1, #path.specs do
     clear(KEYS[key + 1], 'hash', true)
     clear(KEYS[key + 2], 'zset', all)
     clear(KEYS[key + 3], 'zset', all)
-    clear(KEYS[key + 4], 'hash', true)
     local name = scope_name(KEYS[key])
+    local shown = redis.call('TYPE', KEYS[key + 4])['ok'] == 'hash' and redis.call('HGET', KEYS[key + 4], 'shown')
+    local limit = shown and string.match(redis.call('HGET', KEYS[key], 'in_force') or '', '^c(%d+)')
+    if limit then redis.call('PUBLISH', path.inbox .. 'everyone', name .. ' ' .. shown .. ' ' .. limit .. ' reset') end
+    clear(KEYS[key + 4], 'hash', true)
     redis.call('HDEL', KEYS[key], 'pause')
     redis.call('HDEL', path.overrides, 'pause:' .. name)
     if all then redis.call('HDEL', path.overrides, 'limits:' .. name) end

@@ -21,7 +21,7 @@ local function advance(path)
     if path.enqueue[id] then path.enqueue[id] = nil else path.dequeue[id] = true end
   end
   local from, size, granted = 0, 4, 0
-  local excluded
+  local excluded, passed = nil, 0
   while true do
     local page = redis.call('ZRANGE', path.queue, from, from + size - 1, 'WITHSCORES')
     local is_last = #page < 2 * size
@@ -55,6 +55,12 @@ local function advance(path)
         elseif late_place(waiter, place.ticket, block) then
           excluded = excluded or {id = id, ticket = place.ticket, place = late_place(waiter, place.ticket, block),
             waiter = waiter, block = block}
+          passed = passed + 1
+          -- Nobody behind them could go either; and a line of them must not be read by everybody, again and again.
+          if block.used >= block.limit or passed == 256 then
+            path.head = excluded
+            return
+          end
         elseif block or path.more then
           path.head = {id = id, ticket = place.ticket, waiter = waiter, block = block}
           return

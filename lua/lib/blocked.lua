@@ -25,8 +25,8 @@ local function blocked(path, want, ticket)
       -- Admissions are spread in steps of 50 ms, so that many small gaps do not take a timer each.
       local slot = math.floor(scope.paced / 50) * 50
       if (scope.slow or scope.ramp) and slot > path.now then
-        -- What was spread by a penalty of then waits no longer than for the end of this one.
-        local at = scope.slow and math.min(slot, scope.slow_until) or slot
+        -- What was spread waits no longer than for the end of what has spread it.
+        local at = math.min(slot, scope.slow and scope.slow_until or scope.pause + 1000)
         later({scope = scope.number, dimension = 'pace', used = 0, limit = 0, at = at, timed = true})
       end
     end

@@ -5,8 +5,8 @@ local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
   for member, expiry in pairs(scope.held or {}) do redis.call('ZADD', scope.leases, string.format('%.0f', expiry), member) end
-  local lives = math.max(2 * path.ttl, path.lingers or 0)
-  if (scope.tend or path.lingers or #added > 0 and scope.was_empty) and redis.call('PTTL', scope.leases) < lives then
+  local lives = math.max(2 * path.ttl, path.lingers or 0, scope.lingers or 0)
+  if (scope.tend or lives > 2 * path.ttl or #added > 0 and scope.was_empty) and redis.call('PTTL', scope.leases) < lives then
     redis.call('PEXPIRE', scope.leases, lives)
   end
   if scope.late and #scope.late > 0 then
@@ -60,11 +60,12 @@ local function commit_scope(path, scope, added, dropped)
     redis.call('PEXPIRE', scope.windows, scope.longest + 1000)
   end
   if scope.adopt then
-    if scope.cooldown then redis.call('HSET', path.store, 'cools', 1) end
     redis.call('HSET', scope.state, 'generation', string.format('%.0f', scope.generation), 'limits', scope.agreed,
       'override', scope.override, 'pause', string.format('%.0f', scope.paused_by_hand), 'in_force', scope.in_force)
     if scope.newly_flagged then redis.call('HSET', scope.state, 'learned', '1') end
   end
+  -- The store's state may have expired while that of the scope has not.
+  if scope.cooldown and not path.cools then redis.call('HSET', path.store, 'cools', 1) end
   commit_learned(path, scope)
   if scope.refresh and scope.tend then
     redis.call('HSET', scope.state, 'tended', string.format('%.0f %.0f', path.now, path.ttl))

@@ -40,6 +40,7 @@ local function effective(path, scope)
   load_gate(path, scope)
   local told = scope.gate and scope.gate.limit
   if told then
+    scope.momentary = not scope.base or scope.momentary
     scope.base = scope.base or told
     limit = math.min(limit or told, told)
   end

@@ -7,7 +7,9 @@ local function grow_pause(path, scope, fixed, most)
   local learned, now = scope.learned, path.now
   local function counted(field, lifetime)
     local count, at = string.match(learned[field] or '', '^(%d+) (%d+)$')
-    return count and now - tonumber(at) <= lifetime and tonumber(count) or 0
+    -- Further ahead than any pause ends: the clock has gone back since.
+    local age = now - (tonumber(at) or 0)
+    return count and age <= lifetime and age >= -120000 and tonumber(count) or 0
   end
   local episodes = counted('episodes', 30000) + 1
   local grown, pause = counted('grown', 600000), 0

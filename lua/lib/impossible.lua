@@ -2,7 +2,8 @@
 -- limits, whatever is in use and however they are reduced.
 local function impossible(path, want)
   for _, scope in ipairs(path.scopes) do
-    if scope.base and want.n * want.weight > scope.base then
+    -- What a provider allows at the moment may be more in the next.
+    if scope.base and not scope.momentary and want.n * want.weight > scope.base then
       return {scope = scope.number, dimension = 'c', used = want.n * want.weight, limit = scope.base}
     end
     for _, rate in ipairs(scope.rates) do
