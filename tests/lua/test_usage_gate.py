@@ -206,6 +206,36 @@ def test_a_grant_that_is_claimed_late_begins_late(make_store: MakeStore, clock: 
 
 
 @pytest.mark.covers("UG-14")
+def test_a_claim_just_before_the_poll_does_not_show_in_it(make_store: MakeStore, clock: DrivenClock) -> None:
+    """Granted two seconds ago, claimed a moment ago: three of somebody else's and this one are all there can be."""
+    one = make_store(limits=FOUR).instance()
+    watcher = Watcher(one)
+    watcher.poll()
+    waiters = full_then_free(one, clock, 4)
+    watcher.answer(3)
+    clock.advance(1.9)
+    assert one.send([waiters[0].request])[0].granted
+    clock.advance(0.1)
+    watcher.answer(3)
+    assert one.used("gpt-4o", 1) == 1
+
+
+@pytest.mark.covers("UG-08")
+def test_a_watched_provider_has_a_cooldown_where_nothing_else_says_so(
+    make_store: MakeStore, clock: DrivenClock
+) -> None:
+    """Also where nobody waits, and no limit of any scope states one."""
+    one = make_store(limits=FOUR).instance()
+    call = one.acquire("gpt-4o")
+    Watcher(one).poll()
+    one.release("gpt-4o", call.id)
+    clock.advance(0.349)
+    assert (one.used("gpt-4o", 1), one.look("gpt-4o")[0][1].cooling) == (1, 1)
+    clock.advance(0.001)
+    assert one.used("gpt-4o", 1) == 0
+
+
+@pytest.mark.covers("UG-14")
 def test_a_stale_snapshot_is_ignored(make_store: MakeStore, clock: DrivenClock) -> None:
     """Nine seconds after its poll it keeps nobody out any more; by then a waiter has long been patient."""
     one = make_store(limits=FOUR).instance()

@@ -207,3 +207,44 @@ def test_holds_are_the_provider_scopes_alone_and_end_with_their_time(make_store:
     one.end(Ending(one.line("gpt-4o"), told.id, hold=40_000))
     clock.advance(39.0)
     assert [one.used("gpt-4o", scope) for scope in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.covers("UG-14")
+def test_a_given_up_call_that_does_not_show_yet_hides_nobody_elses(make_store: MakeStore, clock: DrivenClock) -> None:
+    """It began 100 ms ago and is held; the one that the provider counts is another: two of four are left."""
+    one = make_store(limits=FOUR).instance()
+    watcher = Watcher(one, strict=1)
+    watcher.poll()
+    watcher.seen(0)
+    clock.advance(1.0)
+    late = one.acquire("gpt-4o")
+    clock.advance(0.05)
+    one.release("gpt-4o", late.id, lesson=CANCELLED)
+    clock.advance(0.05)
+    watcher.poll()
+    watcher.seen(1)
+    watcher.words[2] = 0
+    watcher.poll()
+    assert len(grants(one)) == 2
+
+
+@pytest.mark.covers("UG-14")
+def test_a_hold_that_is_over_hides_nobody_elses_any_more(make_store: MakeStore, clock: DrivenClock) -> None:
+    """The provider counts one. Held or somebody else's, it costs one slot before the hold is over and after."""
+    one = make_store(limits=FOUR).instance()
+    watcher = Watcher(one, strict=1, hold=2000)
+    watcher.poll()
+    watcher.seen(0)
+    call = one.acquire("gpt-4o")
+    clock.advance(1.0)
+    one.release("gpt-4o", call.id, lesson=CANCELLED)
+    clock.advance(0.5)
+    watcher.poll()
+    watcher.seen(1)
+    watcher.words[2] = 0
+    watcher.poll()
+    free = grants(one)
+    assert len(free) == 3
+    one.release_all("gpt-4o", [each.id for each in free], unsent=True)
+    clock.advance(1.6)
+    assert len(grants(one)) == 3
