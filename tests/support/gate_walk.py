@@ -56,7 +56,14 @@ class GateWalk:
         limits = {"openai": Limits(concurrency=LIMIT)}
         self.store = Store(client, limits=limits, lease_ttl=300.0, heartbeat=5.0, rewrite=rewrite)
         self.fleet = [self.store.instance() for _ in range(2)]
-        times: dict[str, Any] = {"lag": LAG, "cooldown": COOLDOWN, "hold": HOLD, "max_age": LONG, "patience": LONG, "lasts": LONG}
+        times: dict[str, Any] = {
+            "lag": LAG,
+            "cooldown": COOLDOWN,
+            "hold": HOLD,
+            "max_age": LONG,
+            "patience": LONG,
+            "lasts": LONG,
+        }
         self.watchers = [Watcher(one, strict=1, **times) for one in self.fleet]
         self.calls: list[Call] = []
         self.waiting: list[tuple[Instance, Asked]] = []
