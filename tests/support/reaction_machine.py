@@ -68,7 +68,7 @@ class Learned:
             self.cut = now
             self.raise_by(WEIGHTS[letter], now)
 
-    def strike(self, id: str, *, failed: bool, counts: bool, now: int) -> None:
+    def strike(self, id: str, *, failed: bool, now: int) -> None:
         """A call has ended, as a breaker of two failures and two successes sees it."""
         if self.opened is not None and id == self.probe and id:
             self.probe = ""
@@ -82,7 +82,7 @@ class Learned:
             self.failures += 1
             if self.failures == 2:
                 self.opened, self.good, self.failures, self.probe = now, 0, 0, ""
-        if not failed and counts:
+        if not failed:
             self.failures = 0
 
 
@@ -197,9 +197,9 @@ class ReactionMachine(RuleBasedStateMachine):
     def _teach(self, model: str, lesson: str, at: int, id: str) -> None:
         known, letter = self.learned[model], lesson[:1]
         if letter == "o":
-            known.strike(id, failed=False, counts=at > known.cut, now=self.now)
+            known.strike(id, failed=False, now=self.now)
         elif letter:
-            known.strike(id, failed=True, counts=True, now=self.now)
+            known.strike(id, failed=True, now=self.now)
             known.fail(letter, int(lesson.split(",")[1]), at, self.now)
 
     def _limit(self, one: Instance, model: str) -> int:
