@@ -10,8 +10,8 @@ from support.repository import PACKAGE, SOURCE, imports, python_files, shown
 
 # The folder or module below ratelease decides; what is named nowhere is a shell.
 LEAVES = {
-    "book", "builtin", "checks", "config", "configfile", "environment", "errors", "limits", "names", "retry",
-    "settings", "strategies",
+    "book", "builtin", "checks", "config", "configfile", "daemons", "environment", "errors", "limits", "names",
+    "retry", "settings", "strategies",
 }  # fmt: skip
 OUTER = {"cli", "integrations", "web", "__main__"}
 RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "providers": 2, "usage": 2, "store": 3, **dict.fromkeys(OUTER, 5)}

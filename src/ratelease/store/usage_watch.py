@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import inspect
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +22,12 @@ from typing import TYPE_CHECKING
 from ..core import scripts
 from ..core.keys import make_path, scope_label
 from ..core.provider_usage import ProviderUsage
+from ..daemons import MOST_HANGING, Daemon
 from ..errors import RateleaseError
 from .log import logger
 
 if TYPE_CHECKING:
     from .keeper import Keeper
-
-# Calls that a source may leave hanging; beyond them it is not asked until one comes back.
-MOST_HANGING = 4
 
 # A poll that nobody needs yet is not made; this often an elected poller renews its election meanwhile.
 RENEWALS = 3
@@ -101,6 +98,7 @@ class UsageWatch:
         self._failing = False
         self._failures = 0
         self._hanging = 0
+        self._daemon = Daemon(ask, "the source")
         self._kicked: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self.stopped = False
@@ -236,9 +234,12 @@ class UsageWatch:
     async def _guarded(self) -> tuple[object, Exception | None]:
         """The answer or the error of the source: whatever it raises would end the loop if it left this task."""
         if not inspect.iscoroutinefunction(self._ask):
-            answer, error = await self._in_thread()
-            if error is not None or not inspect.isawaitable(answer):
-                return answer, error
+            try:
+                answer = await self._daemon.call()
+            except Exception as error:  # noqa: BLE001 - told to whoever polls
+                return None, error
+            if not inspect.isawaitable(answer):
+                return answer, None
             coroutine = answer
         else:
             coroutine = self._ask()
@@ -251,30 +252,3 @@ class UsageWatch:
             return None, RuntimeError(repr(error))
         finally:
             self._hanging -= 1
-
-    async def _in_thread(self) -> tuple[object, Exception | None]:
-        """Ask a plain function where it may block: in a daemon thread, since nobody can stop one that hangs."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
-
-        def settle(answer: object, error: BaseException | None) -> None:
-            self._hanging -= 1
-            if not future.done():
-                told = error if error is None or isinstance(error, Exception) else RuntimeError(repr(error))
-                future.set_result((answer, told))
-
-        def ask() -> None:
-            answer: object = None
-            failure: BaseException | None = None
-            try:
-                answer = self._ask()
-            except BaseException as error:  # noqa: BLE001 - it is told to whoever polls
-                failure = error
-            try:
-                loop.call_soon_threadsafe(settle, answer, failure)
-            except RuntimeError:
-                logger.debug("the usage source of %a answers too late", scope_label(self.scope))
-
-        self._hanging += 1
-        threading.Thread(target=ask, name="ratelease-usage", daemon=True).start()
-        return await future

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..daemons import Daemon
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class Headers:
         given = _given(headers, faults)
         self._plain.update(given)
         self._secret = secret
+        # It may ask a vault or a metadata service, and whose loop polls also renews leases.
+        self._plain_secret = (
+            Daemon(secret, "secret()") if callable(secret) and not inspect.iscoroutinefunction(secret) else None
+        )
         self._auth = auth if isinstance(auth, str) else BEARER
         self._auth_header = auth_header.lower() if isinstance(auth_header, str) else ""
         _check_auth(secret, auth, auth_header, given, faults)
@@ -127,20 +132,22 @@ class Headers:
                 # Not named: whoever gives a key in place of a name would find it in a log.
                 raise ConfigError("secret names an environment variable that is not set")
         else:
-            value = await _called(self._secret)
+            value = await self._called()
         text = value.strip() if isinstance(value, str) else ""
         if not text or len(text) > LONGEST_VALUE or not _VISIBLE.fullmatch(text):
             raise ConfigError(f"the secret must be a text of 1 to {LONGEST_VALUE} visible ASCII characters")
         return text
 
-
-async def _called(secret: object) -> object:
-    try:
-        value = secret() if callable(secret) else None
-        return await value if inspect.isawaitable(value) else value
-    except Exception as error:  # noqa: BLE001 - it is the user's, and its message may hold what it has read
-        kind = type(error).__name__
-    raise ConfigError(f"secret() has raised {kind}")
+    async def _called(self) -> object:
+        try:
+            if self._plain_secret is not None:
+                value: object = await self._plain_secret.call()
+            else:
+                value = self._secret() if callable(self._secret) else None
+            return await value if inspect.isawaitable(value) else value
+        except Exception as error:  # noqa: BLE001 - it is the user's, and its message may hold what it has read
+            kind = type(error).__name__
+        raise ConfigError(f"secret() has raised {kind}")
 
 
 def _given(headers: object, faults: list[str]) -> dict[str, str]:
