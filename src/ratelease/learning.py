@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,6 +76,8 @@ class _Learning(Shell):
         """
         if not callable(callback):
             raise ConfigError(f"on_change needs a function, not {shown(callback)}")
+        if inspect.iscoroutinefunction(callback):
+            raise ConfigError(f"on_change needs a function that is not async: nobody would await {shown(callback)}")
         self._check_open()
         return self._rt.keeper.listen(callback)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,7 +113,13 @@ class Watches(Shell):
                 faults.append(f"{name} must be True or False, not {shown(flag)}")
         if on_error is not None and not callable(on_error):
             faults.append(f"on_error must be a function, not {shown(on_error)}")
-        owner = check_name(provider, "provider").casefold()
+        elif inspect.iscoroutinefunction(on_error):
+            faults.append(f"on_error must be a function that is not async: nobody would await {shown(on_error)}")
+        owner = ""
+        try:
+            owner = check_name(provider, "provider").casefold()
+        except ConfigError as error:
+            faults.insert(0, str(error))
         if faults or ask is None:
             raise ConfigError.of(faults)
         settings = GateSettings(

@@ -1,5 +1,6 @@
 """on_change: every process hears of every changed limit, once."""
 
+import asyncio
 import logging
 
 import pytest
@@ -115,14 +116,15 @@ async def test_a_429_at_the_floor_changes_nothing_and_tells_nobody(make_limiter,
 
 
 @pytest.mark.covers("AL-27")
-async def test_a_callback_that_raises_ends_nothing(make_limiter, store, caplog) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("mine"), SystemExit(3), asyncio.CancelledError()], ids=type)
+async def test_a_callback_that_raises_ends_nothing(make_limiter, store, caplog, error) -> None:
     """Neither the other callbacks nor the thread they are called from; it is logged, and so is the cut."""
     caplog.set_level(logging.INFO)
     limiter = make_limiter(limits=SIXTEEN)
     heard = []
 
     def broken(_change) -> None:
-        raise RuntimeError("mine")
+        raise error
 
     limiter.client.on_change(broken)
     limiter.client.on_change(heard.append)
@@ -140,6 +142,12 @@ async def test_a_client_that_is_closed_or_given_no_function_says_so(make_limiter
     limiter = make_limiter(limits=SIXTEEN)
     with pytest.raises(ConfigError, match="on_change needs a function, not 'print'"):
         limiter.client.on_change("print")
+
+    async def nobody_awaits(_change) -> None:
+        """Would never run."""
+
+    with pytest.raises(ConfigError, match="on_change needs a function that is not async"):
+        limiter.client.on_change(nobody_awaits)
     await limiter.close()
     with pytest.raises(ConfigError, match="closed"):
         limiter.client.on_change(print)

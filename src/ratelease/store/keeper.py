@@ -85,6 +85,7 @@ class Keeper:
         self._endings = Endings(self)
         self._listeners: dict[object, Callable[[Change], Any]] = {}
         self._watches: dict[str, UsageWatch] = {}
+        self._parting: set[UsageWatch] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,6 +93,7 @@ class Keeper:
         self._begun = False
         self._started = Wake()
         self._closing = False
+        self._leaving = False
 
     # ---- what callers say --------------------------------------------------------------------------------------
 
@@ -244,8 +246,13 @@ class Keeper:
         """Stop, and wait until it is done. Harmless when repeated."""
         self.stop()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and not self.here:
             thread.join(timeout)
+
+    @property
+    def here(self) -> bool:
+        """Whether it is the keeper's own thread that asks."""
+        return threading.current_thread() is self._thread
 
     def listen(self, callback: Callable[[Change], Any]) -> Callable[[], None]:
         """Tell of every changed limit from now on; the function returned ends it."""
@@ -265,16 +272,30 @@ class Keeper:
             if watch.scope in self._watches:
                 raise ConfigError(f"the usage of {scope_label(watch.scope)} is watched already: end that watch first")
             self._watches[watch.scope] = watch
-        self._call(watch.start)
+        self._call(self._begin, watch)
 
         def end() -> None:
             with self._lock:
                 if self._watches.get(watch.scope) is not watch:
                     return
                 del self._watches[watch.scope]
-            self._call(watch.stop)
+                # Until it is left: a client that is closed right after has to leave it as well.
+                self._parting.add(watch)
+            self._call(self._part, watch)
 
         return end
+
+    def _begin(self, watch: UsageWatch) -> None:
+        if not self._leaving:
+            watch.start()
+
+    def _part(self, watch: UsageWatch) -> None:
+        if not self._leaving:
+            self.spawn(self._parted(watch))
+
+    async def _parted(self, watch: UsageWatch) -> None:
+        await watch.leave()
+        self._parting.discard(watch)
 
     def kick(self, path_name: str) -> None:
         """Poll the usage of a path's provider: somebody waits for it."""
@@ -300,14 +321,17 @@ class Keeper:
         for callback in tuple(self._listeners.values()):
             try:
                 callback(change)
-            except Exception:  # noqa: BLE001 - the user's code must not end ours
+            except BaseException:  # noqa: BLE001 - the user's code must not end ours: SystemExit would
                 logger.exception("on_change raised")
 
     # ---- what its parts use, in the thread -----------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the rest; its errors are told, and end nothing else."""
+        """Run something beside the rest, unless the end has come; its errors are told, and end nothing else."""
         assert self._loop is not None
+        if self._leaving:
+            work.close()
+            return
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -369,18 +393,22 @@ class Keeper:
         for work in (self._heart.beats, self._handoff.polls, inbox.listen):
             self.spawn(work())
         await self._stop.wait()
-        self._handoff.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._endings.stop()
+        # From here on nothing begins that nobody would end.
+        self._leaving = True
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._leave()
-        except (RateleaseError, TimeoutError) as error:
-            logger.debug("leaving was not complete: %s", error)
-        await inbox.close()
-        await self._wire.close()
+            self._handoff.stop()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            self._endings.stop()
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._leave()
+            except (RateleaseError, TimeoutError) as error:
+                logger.debug("leaving was not complete: %s", error)
+            await inbox.close()
+            await self._wire.close()
 
     async def _leave(self) -> None:
         """Give back everything, and leave the list of instances."""
@@ -401,7 +429,9 @@ class Keeper:
                 self._endings.add(ending)
         await self._endings.flush()
         # Each at once, and as far as it gets: others are elected soon in any case.
-        await asyncio.gather(*(watch.leave() for watch in list(self._watches.values())), return_exceptions=True)
+        with self._lock:
+            watches = {*self._watches.values(), *self._parting}
+        await asyncio.gather(*(watch.leave() for watch in watches), return_exceptions=True)
         session, keyspace = self.runtime.session, self.runtime.keyspace
         await self.run_script(scripts.beat(session, keyspace, b"", leave=True))
 

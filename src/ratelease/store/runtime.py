@@ -179,7 +179,10 @@ class Runtime:
         if self.on_lost is not None:
             try:
                 self.on_lost(hold.owner())
-            except Exception:  # noqa: BLE001 - the user's code must not end ours
+            except BaseException as error:
+                # The user's code must not end ours, as SystemExit would; in the user's own thread that is meant.
+                if not isinstance(error, Exception) and not self.keeper.here:
+                    raise
                 logger.exception("on_lost raised")
 
     def profile(self) -> Instance:

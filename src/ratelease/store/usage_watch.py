@@ -111,19 +111,14 @@ class UsageWatch:
             self._kicked = asyncio.Event()
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def stop(self) -> None:
-        """End, in the keeper's loop; another instance may be elected at once."""
-        self.stopped = True
-        self._keeper.spawn(self.leave())
-
     async def leave(self) -> None:
-        """End, and poll for all no more."""
+        """End, and poll for all no more: another instance is elected when it looks next."""
         self.stopped = True
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
             await self._send("leave", [])
+            self._task = None
 
     def kick(self) -> None:
         """Poll soon: somebody waits for it."""
@@ -212,7 +207,7 @@ class UsageWatch:
         if self._on_error is not None:
             try:
                 self._on_error(error)
-            except Exception:  # noqa: BLE001 - as above
+            except BaseException:  # noqa: BLE001 - as above; SystemExit would end the loop
                 logger.exception("on_error raised")
 
     async def _asked(self) -> object:
