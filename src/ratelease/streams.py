@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from .lease import AsyncLease, Lease
 
 
+# What streams tell of the answer before any of its items.
+_TELLS_NO_ITEM = frozenset({"closed", "headers", "is_closed", "request_id", "status", "status_code"})
+
+
 def feedback_on(error: BaseException | None) -> Feedback:
     """How a call went that left its `with` by this exception, or by none."""
     return FINE if error is None else classify(error)
@@ -36,7 +40,11 @@ class _StreamBase:
         return feedback_on(error), self._iterator is None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_stream"), name)
+        value = getattr(object.__getattribute__(self, "_stream"), name)
+        if not name.startswith("_") and name not in _TELLS_NO_ITEM:
+            # Of a stream that is read by its own methods nobody here sees the items.
+            self._lease.streamed_on()
+        return value
 
     def __del__(self) -> None:
         lease = self.__dict__.get("_lease")
@@ -69,11 +77,14 @@ class LeasedStream(_StreamBase):
     def close(self) -> None:
         """Close the stream and release."""
         try:
-            closing = getattr(self._stream, "close", None)
-            if closing is not None:
-                closing()
+            self._shut()
         finally:
             self._lease.release(clean=False)
+
+    def _shut(self) -> None:
+        closing = getattr(self._stream, "close", None)
+        if closing is not None:
+            closing()
 
     def __enter__(self) -> Self:
         try:
@@ -92,7 +103,7 @@ class LeasedStream(_StreamBase):
             leave = getattr(type(self._stream), "__exit__", None)
             if leave is not None:
                 return leave(self._stream, kind, error, trace)
-            self.close()
+            self._shut()
             return None
         finally:
             feedback, clean = self._went(error)
@@ -124,15 +135,18 @@ class AsyncLeasedStream(_StreamBase):
     async def aclose(self) -> None:
         """Close the stream and release."""
         try:
-            for name in ("aclose", "close"):
-                closing = getattr(self._stream, name, None)
-                if closing is not None:
-                    closed = closing()
-                    if hasattr(closed, "__await__"):
-                        await closed
-                    break
+            await self._shut()
         finally:
             await self._lease.release(clean=False)
+
+    async def _shut(self) -> None:
+        for name in ("aclose", "close"):
+            closing = getattr(self._stream, name, None)
+            if closing is not None:
+                closed = closing()
+                if hasattr(closed, "__await__"):
+                    await closed
+                break
 
     async def close(self) -> None:
         """The same as :meth:`aclose`: streams of some SDKs call it so."""
@@ -155,7 +169,7 @@ class AsyncLeasedStream(_StreamBase):
             leave = getattr(type(self._stream), "__aexit__", None)
             if leave is not None:
                 return await leave(self._stream, kind, error, trace)
-            await self.aclose()
+            await self._shut()
             return None
         finally:
             feedback, clean = self._went(error)
