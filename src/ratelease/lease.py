@@ -159,14 +159,14 @@ class _LeaseBase:
             self._hold.runtime.told.note(self._hold.line, feedback)
         return None if ending is None else (self._hold, ending)
 
-    def _end_later(self, feedback: Feedback) -> None:
+    def _end_later(self, feedback: Feedback, *, clean: bool, hold: float | None) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""
-        hold = self._hold
-        if not hold.runtime.dead:
-            hold.end()
-            hold.ended = True
-            unsent = feedback.outcome is Outcome.UNSENT
-            hold.runtime.keeper.end_later(hold.ending(unsent=unsent, lesson=hold.lesson(feedback, clean=True)))
+        held = self._hold
+        if not held.runtime.dead:
+            held.end()
+            held.ended = True
+            unsent, lesson = feedback.outcome is Outcome.UNSENT, held.lesson(feedback, clean=clean)
+            held.runtime.keeper.end_later(held.ending(unsent=unsent, lesson=lesson, hold=hold))
 
     def drop(self) -> None:
         """Note that nobody has the lease any more. A finaliser may call this anywhere, in any thread."""
@@ -227,7 +227,7 @@ class Lease(_LeaseBase):
             if ended is not None:
                 self._release([ended], [])
         except BaseException:
-            self._end_later(feedback)
+            self._end_later(feedback, clean=clean, hold=seconds)
             raise
 
     def fail(self, error: object) -> Feedback:
@@ -279,7 +279,12 @@ class AsyncLease(_LeaseBase):
         hold: Seconds | None = None,
     ) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        ended = self.end(feedback_of(outcome), usage, clean=clean, hold=hold_of(hold))
+        feedback, seconds = feedback_of(outcome), hold_of(hold)
+        try:
+            ended = self.end(feedback, usage, clean=clean, hold=seconds)
+        except BaseException:
+            self._end_later(feedback, clean=clean, hold=seconds)
+            raise
         if ended is not None:
             await self._release([ended], [])
 

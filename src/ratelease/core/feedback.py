@@ -66,7 +66,7 @@ class Feedback(Plain):
 
     Raises:
 
-        ConfigError: `outcome`, `retry_after` or `dimension` is none; all faults are named.
+        ConfigError: One of them is not what it says above; all faults are named.
     """
 
     outcome: Outcome
@@ -84,6 +84,12 @@ class Feedback(Plain):
             faults.append(f"Feedback.retry_after must be seconds from 0, or None, not {shown(self.retry_after)}")
         if self.dimension is not None and not (isinstance(self.dimension, str) and self.dimension in EXCEEDED):
             faults.append(f"Feedback.dimension must be one of {', '.join(EXCEEDED)}, not {shown(self.dimension)}")
+        if self.code is not None and not isinstance(self.code, str):
+            faults.append(f"Feedback.code must be the provider's word, or None, not {shown(self.code)}")
+        if not isinstance(self.terminal, bool):
+            faults.append(f"Feedback.terminal must be True or False, not {shown(self.terminal)}")
+        if self.status is not None and (type(self.status) is float or not is_number(self.status, 100, 599)):
+            faults.append(f"Feedback.status must be an HTTP status of 100 to 599, or None, not {shown(self.status)}")
         # Before the end of a call is told by it: nobody else could say what it means.
         if faults:
             raise ConfigError.of(faults)
