@@ -11,6 +11,7 @@ workers and only want to know its size. Methods block on the store for one round
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
+from .book import LimitBook
 from .checks import Checked, number, truth, whole
 from .client import Client
 from .config import Config
 from .core.health import health_of
+from .core.keys import decode, encode
 from .core.model import Outcome
 from .core.plain import Plain
 from .core.reaction import Change, Reaction
@@ -30,6 +33,7 @@ from .core.status import ScopeStatus
 from .errors import ConfigError
 from .lease import Lease
 from .limits import Limits
+from .names import LONGEST_NAME
 from .settings import settle
 from .shell import Seconds
 from .store.log import logger
@@ -40,7 +44,7 @@ ErrorType = Literal["429", "timeout", "error"]
 _OUTCOMES: dict[str, Outcome] = {"429": Outcome.THROTTLED, "timeout": Outcome.TIMEOUT, "error": Outcome.ERROR}
 
 # The provider under which calls are counted that run beyond the parallelism.
-_BEYOND = "beyond"
+_BEYOND = "ratelease-beyond"
 
 # History and response times that the store keeps of one model.
 MOST_KEPT = 100
@@ -152,9 +156,24 @@ class AdjusterState(Plain):
 class _Client(Client):
     """The adjuster's own client: every model has the strategy, and nothing else limits anything."""
 
+    def _begin(self) -> None:
+        # Limits of the environment and of files are for clients that hand out leases; here they would be the base.
+        self._book = LimitBook({_BEYOND: Limits(strategy="off")}, None)
+        super()._begin()
+
     def look(self, provider: str, model: str) -> list[ScopeStatus]:
         """The scopes of a model as the store has them now."""
         return self._perform(self._tending.scopes(self._line(provider, model, ())))
+
+    def models(self) -> dict[tuple[str, str], ScopeStatus]:
+        """The scope of each model of this client's credential that the store knows."""
+        tail = [self._rt.credential] if self._rt.credential else []
+        found = {}
+        for scope in self.status().scopes:
+            kind, *parts = scope.key.split(":")
+            if kind == "m" and parts[2:] == tail:
+                found[decode(parts[0]), decode(parts[1])] = scope
+        return found
 
 
 class DynamicParallelismAdjuster:
@@ -167,8 +186,9 @@ class DynamicParallelismAdjuster:
 
         settings: The config of its client: times and sizes, and where the store is.
 
-        options: Further arguments of :class:`ratelease.Client`, such as url. The namespace is
-            "<namespace>.parallelism": what adjusters learn is apart from what clients that hand out leases do.
+        options: Further arguments of :class:`ratelease.Client`, such as url, but no limits and no pools; those of the
+            environment or a file do not hold for it either. The namespace is "<namespace>.parallelism": what adjusters
+            learn is apart from what clients that hand out leases do.
 
     Raises:
 
@@ -181,14 +201,14 @@ class DynamicParallelismAdjuster:
         self._config = DynamicAdjusterConfig() if config is None else config
         if not isinstance(self._config, DynamicAdjusterConfig):
             raise ConfigError(f"config must be a DynamicAdjusterConfig, not {config!r:.60}")
+        if unfit := sorted({"limits", "pools"} & options.keys()):
+            raise ConfigError(f"an adjuster takes no {' and no '.join(unfit)}: its figures are those of its config")
         # What it says is true of the shared state alone: where the store is away, it raises.
         settings = (settings or Config()).replace(
             strategy=self._config.strategy, unknown="unlimited", on_unavailable="closed"
         )
         shared = settle(arguments={"namespace": options.pop("namespace", None)}, config=settings).config.namespace
-        self._client = _Client(
-            config=settings, namespace=f"{shared}.parallelism", limits={_BEYOND: Limits(strategy="off")}, **options
-        )
+        self._client = _Client(config=settings, namespace=f"{shared}.parallelism", **options)
         self._running: dict[tuple[str, str], list[Lease]] = {}
         self._shares: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
@@ -204,29 +224,25 @@ class DynamicParallelismAdjuster:
 
     def get_config(self, provider: str, model: str) -> ParallelismConfig:
         """The parallelism of the whole fleet, and why it is so."""
+        _own(provider)
         return self._config_of(self._client.look(provider, model)[0].reaction)
 
     def get_health(self, provider: str, model: str) -> ProviderHealth:
         """How its calls go."""
+        _own(provider)
         scopes = self._client.look(provider, model)
         beyond = self._client.look(_BEYOND, _joined(provider, model))[0].in_flight
         return self._health_of(scopes, beyond)
 
     def get_all_states(self) -> dict[str, AdjusterState]:
         """Everything that is known: "provider/model" -> its state. One round trip a model."""
-        scopes = {scope.scope: scope for scope in self._client.status().scopes if scope.key.startswith("m:")}
-        beyond = {
-            label.removeprefix(f"{_BEYOND}/"): scope.in_flight
-            for label, scope in scopes.items()
-            if label.startswith(f"{_BEYOND}/")
-        }
-        known = sorted({*beyond, *(label for label in scopes if not label.startswith(f"{_BEYOND}/"))})
+        models = self._client.models()
+        beyond = {model: scope.in_flight for (provider, model), scope in models.items() if provider == _BEYOND}
         states = {}
-        for label in known:
-            provider, _, model = label.partition("/")
-            found = [scopes[label]] if label in scopes else self._client.look(provider, model)
-            health = self._health_of(found, beyond.get(label, 0))
-            states[label] = AdjusterState(self._config_of(found[0].reaction), health)
+        for (provider, model), scope in sorted(models.items(), key=lambda entry: entry[0]):
+            if provider != _BEYOND:
+                health = self._health_of([scope], beyond.get(_joined(provider, model), 0))
+                states[f"{provider}/{model}"] = AdjusterState(self._config_of(scope.reaction), health)
         return states
 
     def format_summary(self) -> str:
@@ -288,23 +304,27 @@ class DynamicParallelismAdjuster:
         outcome = _OUTCOMES.get(error_type) if isinstance(error_type, str) else None
         if outcome is None:
             raise ConfigError(f"error_type must be one of {', '.join(_OUTCOMES)}, not {error_type!r:.60}")
+        _own(provider)
         self._client.report(provider, model, outcome)
         logger.debug("%a/%a: %s %a", provider, model, error_type, details)
 
     def attempt_recovery(self, provider: str, model: str) -> None:
         """Look whether a step of recovery is due. Time alone decides that, so nobody has to call."""
+        _own(provider)
         self._client.look(provider, model)
 
     def record_success(self, provider: str, model: str, response: Seconds) -> None:
         """Note a call that succeeded, and the seconds it took."""
+        _own(provider)
         self._client.report(provider, model, Outcome.OK, response=response)
 
     def request_started(self, provider: str, model: str) -> None:
         """Count a call that begins. The whole fleet is counted; what a process has begun that dies is forgotten."""
+        key = _key(provider, model)
         # Whoever calls decides how many run: those beyond the limit are counted beside it.
         taken = self._client.try_acquire(provider, model) or self._client.acquire(_BEYOND, _joined(provider, model))
         with self._lock:
-            self._running.setdefault(_key(provider, model), []).append(taken)
+            self._running.setdefault(key, []).append(taken)
 
     def request_completed(self, provider: str, model: str) -> None:
         """Count a call that has ended. More of them than have begun in this process change nothing."""
@@ -329,6 +349,7 @@ class DynamicParallelismAdjuster:
 
     def reset(self, provider: str, model: str) -> None:
         """Forget what was learned of a model, for the whole fleet."""
+        _own(provider)
         self._client.reset(provider, model)
 
     def reset_all(self) -> None:
@@ -349,11 +370,28 @@ class DynamicParallelismAdjuster:
 
 
 def _key(provider: str, model: str) -> tuple[str, str]:
-    return str(provider).casefold(), str(model).casefold()
+    return _own(provider), str(model).casefold()
+
+
+def _own(provider: str) -> str:
+    """
+    The provider, case-folded.
+
+    Raises:
+
+        ConfigError: It is the one that the adjuster itself counts under.
+    """
+    folded = str(provider).casefold()
+    if folded == _BEYOND:
+        raise ConfigError(f"a provider cannot be named {_BEYOND}: calls beyond the parallelism are counted under it")
+    return folded
 
 
 def _joined(provider: str, model: str) -> str:
-    return f"{provider}/{model}"
+    """The name under which the calls of a model are counted that run beyond its parallelism."""
+    # As in keys, where no part holds a colon: nobody's names make another's together.
+    name = ":".join(map(encode, _key(provider, model))).casefold()
+    return name if len(name) <= LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
 
 _singleton: DynamicParallelismAdjuster | None = None
