@@ -62,13 +62,16 @@ class Retry(Checked, frozen=True):
 
         max_retries: Retries after failures other than 429: 5xx, timeouts, connections that broke. 0 to 20.
 
-        max_throttled: Retries after 429s, counted apart. 0 to 20.
+        max_throttled: Retries after 429s. 0 to 20.
+
+        together: Count the retries after both kinds of failures together; otherwise each kind is counted by itself.
 
         base, factor, cap: The first wait, what each further one is multiplied by (1 to 100), and the longest.
 
         jitter: "none"; "equal": each wait is cut at random by up to a half; "full": at random down to nothing.
 
-        schedule: The waits one by one, in place of max_retries, max_throttled, base, factor and cap.
+        schedule: The waits one by one, whatever fails, in place of max_retries, max_throttled, together, base, factor
+            and cap.
 
         schedule_limit: The last wait of the schedule repeats as long as all waits together stay within it. None: each
             wait is used once.
@@ -87,6 +90,7 @@ class Retry(Checked, frozen=True):
 
     max_retries: Annotated[int, whole(0, MOST_RETRIES)] = 2
     max_throttled: Annotated[int, whole(0, MOST_RETRIES)] = 4
+    together: Annotated[bool, truth] = False
     base: Annotated[float, _seconds(0, LONGEST_STEP)] = 0.8
     factor: Annotated[float, PlainValidator(_factor)] = 2.0
     cap: Annotated[float, _seconds(0, LONGEST_STEP)] = 10.0
@@ -115,12 +119,17 @@ class Retry(Checked, frozen=True):
         return cls(**{"schedule": steps, "schedule_limit": 28_800.0, "jitter": "none", **changes})
 
     def at_most(self, retries: int) -> Retry:
-        """The same waits for so many retries, whatever the failure; a schedule is left out."""
+        """The same waits for so many retries in all, whatever the failures are; a schedule is left out."""
         given = {name: getattr(self, name) for name in self.model_fields_set - {"schedule", "schedule_limit"}}
-        return Retry(**{**given, "max_retries": retries, "max_throttled": retries})
+        return Retry(**{**given, "max_retries": retries, "max_throttled": retries, "together": True})
+
+    @property
+    def counts_together(self) -> bool:
+        """Whether retries after 429s and after other failures are counted as one."""
+        return self.together or self.schedule is not None
 
     def retries(self, *, throttled: bool) -> int:
-        """How many retries there may be after 429s, or after other failures."""
+        """How many retries there may be where the last failure is a 429, or another; see `counts_together`."""
         if self.schedule is None:
             return self.max_throttled if throttled else self.max_retries
         if self.schedule_limit is None:

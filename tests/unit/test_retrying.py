@@ -108,6 +108,9 @@ def test_a_schedule_is_used_once_unless_it_has_a_limit() -> None:
     assert delays(Retry.long(), after(0.0)) == [0.0] * 21
     assert delays(Retry(schedule=(4, 8), schedule_limit=11, jitter="none"), BROKEN) == [4]
     assert delays(Retry(schedule=(1,), schedule_limit=3, jitter="none"), after(2.0)) == [2]
+    retrying = Retrying(steps, "openai/gpt-4o")
+    mixed = [retrying.failed(each, 0.5) for each in (BROKEN, THROTTLED, OVERLOADED, THROTTLED, BROKEN)]
+    assert [each.delay for each in mixed if isinstance(each, Again)] == [1, 2, 3], "each once, whatever fails"
     assert delays(Retry.long(schedule_limit=3600), BROKEN) == [5, 10, 30, 60, 300, 600, 900]
 
 
@@ -134,7 +137,12 @@ def test_the_number_of_retries_is_configurable(count: int) -> None:
     assert len(delays(Retry(max_retries=count, **quick), BROKEN)) == count
     assert len(delays(Retry(max_throttled=count, **quick), THROTTLED)) == count
     assert len(delays(Retry.long().at_most(count), BROKEN)) == count
-    assert Retry(base=3, max_retries=7).at_most(count) == Retry(base=3, max_retries=count, max_throttled=count)
+    both = {"max_retries": count, "max_throttled": count, "together": True}
+    assert Retry(base=3, max_retries=7).at_most(count) == Retry(base=3, **both)
+    retrying = Retrying(Retry(**quick).at_most(count), "openai/gpt-4o")
+    seen = [retrying.failed(each, 0) for _ in range(30) for each in (BROKEN, THROTTLED)]
+    made = [(each.attempt, each.most) for each in seen if isinstance(each, Again)]
+    assert made == [(number, count) for number in range(1, count + 1)], "so many in all, whatever fails"
 
 
 @pytest.mark.covers("RT-13")

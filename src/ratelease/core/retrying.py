@@ -26,8 +26,8 @@ class RetryEvent(Plain):
 
         provider, model: Whose call.
 
-        attempt: The number of this retry, from 1, of `max` that there may be after failures of this kind: retries
-            after 429s and after other failures are counted apart.
+        attempt: The number of this retry, from 1, of `max` that there may be. Retries after 429s and after other
+            failures are counted apart, unless a schedule or a single number of retries holds for all.
 
         delay: Seconds that are waited before it.
 
@@ -53,7 +53,7 @@ class RetryEvent(Plain):
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Try again after `delay` seconds: retry `attempt` of `most` after failures of this kind."""
+    """Try again after `delay` seconds: retry `attempt` of `most`, as :class:`RetryEvent` counts them."""
 
     delay: float
     attempt: int
@@ -95,7 +95,8 @@ class Retrying:
         if not feedback.retryable:
             return None
         policy, throttled = self._policy, feedback.outcome is Outcome.THROTTLED
-        most, done = policy.retries(throttled=throttled), self._retries[throttled]
+        most = policy.retries(throttled=throttled)
+        done = self.retries if policy.counts_together else self._retries[throttled]
         if done >= most:
             return self._exhausted(feedback, _MORE) if self.retries else None
         hint = _sound(feedback.retry_after)
