@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 from .aio_batch import AsyncBatch, batch_of
 from .attempts import AsyncTries, Attempts, OnRetry
 from .core.model import Refusal
+from .errors import RateleaseError
 from .lease import AsyncLease
 from .naps import nap_soon
 from .retry import Retry
@@ -123,7 +124,11 @@ class AsyncTarget(TargetBase):
         request = client._request(  # noqa: SLF001 - the other half of the client
             self.provider, self.model, timeout=attempts.left, waits=True, **options
         )
-        lease = await client._wait_for(request)  # noqa: SLF001 - as above
+        try:
+            lease = await client._wait_for(request)  # noqa: SLF001 - as above
+        except RateleaseError as error:
+            attempts.in_vain(error)
+            raise
         attempts.admitted(lease)
         return lease
 

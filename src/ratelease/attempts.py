@@ -46,6 +46,8 @@ class Attempts:
         self._model = model
         self._retrying = Retrying(policy, f"{provider}/{model}")
         self._on_retry = on_retry
+        # What the last attempt has raised, while its caller waits for the next.
+        self._failure: Exception | None = None
 
     @property
     def number(self) -> int:
@@ -54,9 +56,16 @@ class Attempts:
 
     def admitted(self, lease: Lease | AsyncLease) -> None:
         """Note the lease of the next attempt."""
+        self._failure = None
         self.left = max(self.left - lease.waited, 0.0)
         if self._retrying.failures:
             lease.not_clean()
+
+    def in_vain(self, error: RateleaseError) -> None:
+        """Note that there is no lease for another attempt: what the last one has raised is the cause of it."""
+        failure, self._failure = self._failure, None
+        if failure is not None and error.__cause__ is None:
+            error.__cause__ = failure
 
     def delay(self, error: Exception, feedback: Feedback, *, last: bool = False) -> float | None:
         """
@@ -86,6 +95,7 @@ class Attempts:
         if follows is None:
             return None
         self.left -= follows.delay
+        self._failure = error
         self._tell(error, feedback, follows)
         return follows.delay
 

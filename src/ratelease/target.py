@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 from .attempts import Attempts, OnRetry, Tries
 from .batch import Batch, batch_of
 from .core.model import Outcome, Refusal
-from .errors import ConfigError
+from .errors import ConfigError, RateleaseError
 from .lease import Lease
 from .naps import nap
 from .retry import Retry
@@ -159,7 +159,11 @@ class Target(TargetBase):
         request = client._request(  # noqa: SLF001 - the other half of the client
             self.provider, self.model, timeout=attempts.left, waits=True, **options
         )
-        lease = client._wait_for(request, entered)  # noqa: SLF001 - as above
+        try:
+            lease = client._wait_for(request, entered)  # noqa: SLF001 - as above
+        except RateleaseError as error:
+            attempts.in_vain(error)
+            raise
         attempts.admitted(lease)
         return lease
 

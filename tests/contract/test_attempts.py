@@ -1,5 +1,6 @@
 """What the attempts of a call teach the fleet, and what they do not."""
 
+import asyncio
 import contextlib
 import gc
 import weakref
@@ -13,6 +14,7 @@ from ratelease.errors import ImpossibleRequest, QueueFull, RetriesExhausted, Sto
 from ratelease.store.hold import Hold
 from support.both import Limiter
 from support.targets import ApiError, BothTarget, Failing, in_colour
+from support.wait_until import wait_until_async
 
 LIMITS = {"openai/gpt-4o": Limits(concurrency=4)}
 QUICK = Retry(base=0.001, cap=0.01)
@@ -149,3 +151,23 @@ async def test_an_error_that_was_tried_again_is_kept_by_nobody(limiter) -> None:
         assert [each() for each in gone] == [None] * 4
     finally:
         gc.enable()
+
+
+@pytest.mark.covers("RT-16")
+async def test_who_gets_no_lease_to_try_again_is_told_of_the_failure_too(make_limiter) -> None:
+    """WaitTimeout from what the provider has answered; of a first attempt it has no cause."""
+    limiter = make_limiter(
+        limits={"openai/gpt-4o": Limits(concurrency=1)}, retry=Retry(base=0.3, jitter="none"), default_pause=0
+    )
+    failure, told = ApiError(500), []
+    target = BothTarget(limiter, timeout=0.6, on_retry=told.append)
+    calling = asyncio.create_task(target.call(Failing(failure)))
+    await wait_until_async(lambda: bool(told), description="the first attempt has failed")
+    held = await limiter.acquire("openai", "gpt-4o")
+    with pytest.raises(WaitTimeout) as caught:
+        await calling
+    assert caught.value.__cause__ is failure
+    with pytest.raises(WaitTimeout) as caught:
+        await target.call(Failing())
+    assert caught.value.__cause__ is None
+    await held.release()
