@@ -142,7 +142,7 @@ def _meaning(evidence: Evidence, now: float | None) -> tuple[Meaning | None, str
         return RATE, None
     if (meaning := of_status(evidence.status)) is not None:
         return meaning, None
-    for word in evidence.words:
+    for word in () if evidence.foreign else evidence.words:
         if (meaning := CATEGORIES.get(canonical(word))) is not None:
             return meaning, word
     return (FAILURE if evidence.failed else None), None
