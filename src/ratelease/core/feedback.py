@@ -88,8 +88,10 @@ class Feedback(Plain):
             faults.append(f"Feedback.code must be the provider's word, or None, not {shown(self.code)}")
         if not isinstance(self.terminal, bool):
             faults.append(f"Feedback.terminal must be True or False, not {shown(self.terminal)}")
-        if self.status is not None and (type(self.status) is float or not is_number(self.status, 100, 599)):
-            faults.append(f"Feedback.status must be an HTTP status of 100 to 599, or None, not {shown(self.status)}")
+        if self.status is not None and (isinstance(self.status, bool) or not isinstance(self.status, int)):
+            faults.append(
+                f"Feedback.status must be a whole number, or None, not {shown(self.status)}"
+            )
         # Before the end of a call is told by it: nobody else could say what it means.
         if faults:
             raise ConfigError.of(faults)
