@@ -89,9 +89,7 @@ class Feedback(Plain):
         if not isinstance(self.terminal, bool):
             faults.append(f"Feedback.terminal must be True or False, not {shown(self.terminal)}")
         if self.status is not None and (isinstance(self.status, bool) or not isinstance(self.status, int)):
-            faults.append(
-                f"Feedback.status must be a whole number, or None, not {shown(self.status)}"
-            )
+            faults.append(f"Feedback.status must be a whole number, or None, not {shown(self.status)}")
         # Before the end of a call is told by it: nobody else could say what it means.
         if faults:
             raise ConfigError.of(faults)
