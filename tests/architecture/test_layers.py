@@ -18,7 +18,7 @@ RANKS = {**dict.fromkeys(LEAVES, 0), "core": 1, "providers": 2, "usage": 2, "sto
 SHELL = 4
 
 # What the outermost layer may use: what a user could import.
-PUBLIC = ("ratelease", "ratelease.errors", "ratelease.testing")
+PUBLIC = ("ratelease", "ratelease.errors", "ratelease.testing", "ratelease.usage")
 
 # core decides and does no I/O; time and chance come to it as arguments. Nor do providers, which may ask for the time
 # since the dates of a header need it, and import no library of any provider.

@@ -261,7 +261,7 @@ def test_a_worker_that_fails_is_quoted():
 # --- the screen --------------------------------------------------------------------------------------------
 
 SAMPLE = Sample(
-    elapsed=15.1, seconds=30.0, done=460, throttled=3, in_window=291, in_flight=17, by_worker=(116, 114, 115, 115)
+    elapsed=15.1, seconds=30.0, done=460, throttled=3, used=291, in_flight=17, by_worker=(116, 114, 115, 115)
 )
 
 

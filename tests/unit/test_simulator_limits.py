@@ -261,7 +261,7 @@ def test_judge_counts_what_happened_and_forgets_on_reset():
     judge.leave(completed=False)
     now = 110.5
 
-    stats = judge.stats(limit=3, burst=None, concurrency=3)
+    stats = judge.stats(limit=3, burst=None, concurrency=3, model=ProviderModel())
 
     assert (stats.requests, stats.admitted, stats.throttled, stats.invalid) == (6, 3, 2, 1)
     assert {reason: count for reason, count in stats.throttled_by.items() if count} == {"requests": 1, "concurrency": 1}
@@ -270,7 +270,7 @@ def test_judge_counts_what_happened_and_forgets_on_reset():
     assert judge.arrivals() == [0.0, 1.0, 5.0]
 
     judge.reset()
-    after = judge.stats(limit=3, burst=None, concurrency=3)
+    after = judge.stats(limit=3, burst=None, concurrency=3, model=ProviderModel())
     assert (after.requests, after.in_flight, after.peak_in_flight, after.elapsed) == (0, 1, 1, 0.0)
     assert judge.arrivals() == []
 

@@ -340,7 +340,7 @@ def test_all_faults_are_named_at_once():
 def test_arguments_carry_every_setting_to_a_process():
     """What a process reads from its arguments equals what was meant, for every field."""
     settings = Settings(
-        rpm=1, tpm=2, window=3.5, algorithm="bucket", burst=4, concurrency=5, lag=0.5, ghosts=True, ramp=6,
+        rpm=1, tpm=2, window=3.5, algorithm="bucket", burst=4, concurrency=5, hard_cap=6, lag=0.5, ghosts=True, ramp=6,
         ramp_growth=0.25, ramp_period=7.0, quota=8, phases=["throttled@0.0x3", "capacity@1.0*0.5"],
         count_refused=True, retry_after="date", hint=9.0, latency=(0.1, 0.2), distribution="lognormal",
         slowdown=0.1, seed=10,

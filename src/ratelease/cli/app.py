@@ -54,6 +54,9 @@ def demo(
     count_refused: Annotated[
         bool, typer.Option("--count-refused", help="Refused requests count too, as at OpenAI.")
     ] = False,
+    usage_gate: Annotated[
+        bool, typer.Option("--usage-gate", help="A provider that counts late: without and with the usage gate.")
+    ] = False,
     url: Annotated[str | None, typer.Option(help="Redis to use; without it the demo starts its own.")] = None,
 ) -> None:
     """Watch a fleet use a provider's limit, without and with the limiter.
@@ -63,9 +66,18 @@ def demo(
     ratelease shares the limit among all of them. The exit status is 0 if the limiter met not one 429 and used
     at least 95 % of the limit.
 
+    With --usage-gate the provider limits calls in flight, counts them late, goes on with those that were given up
+    and has other clients; the limiter goes first by its own count, then also by what the provider reports.
+
     Example: ratelease demo --seconds 30 --url redis://localhost:6379/0
     """
     _require("httpx", "starlette", "uvicorn", extra="demo")
+    if usage_gate:
+        if count_refused:
+            raise typer.BadParameter("goes with the demo of the limits alone", param_hint="--count-refused")
+        from ratelease.cli.demo.run import run_gate_demo
+
+        raise typer.Exit(run_gate_demo(seconds=seconds, workers=workers, tasks=tasks, url=url))
     from ratelease.cli.demo.run import run_demo
 
     raise typer.Exit(run_demo(seconds=seconds, workers=workers, tasks=tasks, count_refused=count_refused, url=url))
@@ -80,7 +92,8 @@ def simulate(
     algorithm: Annotated[Algorithm, typer.Option(help="Sliding window or bucket.")] = Algorithm.strict,
     burst: Annotated[int | None, typer.Option(min=1, help="Requests in any single second.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight at a time.")] = None,
-    lag: Annotated[float, typer.Option(min=0, help="Seconds for which an ended call still counts.")] = 0.0,
+    hard_cap: Annotated[int | None, typer.Option(min=1, help="Requests in flight at which it refuses.")] = None,
+    lag: Annotated[float, typer.Option(min=0, help="Seconds by which it counts calls late.")] = 0.0,
     ghosts: Annotated[bool, typer.Option("--ghosts", help="Calls run on when their client has left.")] = False,
     ramp: Annotated[int | None, typer.Option(min=1, help="Requests per period above which use grows slowly.")] = None,
     ramp_growth: Annotated[float, typer.Option(min=0, help="Share by which it may grow.")] = 0.5,
@@ -104,8 +117,8 @@ def simulate(
     """Run a simulated provider until interrupted, then print what it saw.
 
     It speaks the OpenAI and Anthropic chat APIs on 127.0.0.1 and enforces the limits given, with real 429s and
-    headers. A phase is KIND[:STATUS]@START[+SECONDS][xCOUNT][*SHARE]; its kind is overloaded, throttled, quota or
-    capacity.
+    headers, and reports its usage. A phase is KIND[:STATUS]@START[+SECONDS][xCOUNT][*SHARE]; its kind is overloaded,
+    throttled, quota, capacity, foreign, usage_error, usage_hang or usage_garbage.
 
     Example: ratelease simulate --rpm 300 --window 10 --phase overloaded@30+10 --phase capacity@60+30*0.5
     """
@@ -119,6 +132,7 @@ def simulate(
         "algorithm": algorithm.value,
         "burst": burst,
         "concurrency": concurrency,
+        "hard_cap": hard_cap,
         "lag": lag,
         "ghosts": ghosts,
         "ramp": ramp,

@@ -42,7 +42,8 @@ def _announce(url: str, *, as_json: bool) -> None:
         return
     print(f"provider simulator on {url}  (counts: {url}/_sim/stats; Ctrl-C stops it)")
     print(f"  POST {url}/v1/chat/completions")
-    print(f"  POST {url}/v1/messages", flush=True)
+    print(f"  POST {url}/v1/messages")
+    print(f"  GET  {url}/v1/usage  /account/concurrency  /metrics", flush=True)
 
 
 def _describe(stats: Mapping[str, Any]) -> str:
@@ -50,5 +51,7 @@ def _describe(stats: Mapping[str, Any]) -> str:
     limits += "".join(f", {stats[name]} × {name}" for name in ("overloaded", "quota") if stats[name])
     return (
         f"{stats['requests']} requests: {stats['admitted']} admitted, {stats['throttled']} × 429{limits}; "
-        f"at most {stats['peak_in_flight']} in flight, {stats['peak_in_window']} in any {stats['window']:g} s"
+        f"at most {stats['peak_in_flight']} in flight ({stats['peak_counted']} as the provider counts, "
+        f"{stats['beyond_limit']} beyond its limit), {stats['peak_in_window']} in any {stats['window']:g} s; "
+        f"{stats['usage_polls']} usage polls"
     )

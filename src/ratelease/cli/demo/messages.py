@@ -16,8 +16,17 @@ class Order:
     """None: without the limiter."""
     namespace: str = ""
     limit: int = 0
+    """Requests per `window`; 0: no such limit."""
     window: float = 0.0
     concurrency: int = 0
+    patience: float | None = None
+    """Seconds after which whoever asked does not wait for the answer any more."""
+    react: bool = False
+    """Whether refusals are told to the limiter, which reacts to them."""
+    usage_url: str | None = None
+    """Where the provider reports its usage; None: without the usage gate."""
+    lag: float = 0.0
+    """Seconds by which the provider counts late, as far as the fleet knows."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -26,6 +35,8 @@ class Report:
 
     done: int = 0
     throttled: int = 0
+    given_up: int = 0
+    """Calls that took too long for whoever asked."""
     errors: int = 0
     in_flight: int = 0
     last_error: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 PROVIDER, MODEL = "demo", "chat-model"
 MODEL_PATH = f"{PROVIDER}/{MODEL}"
@@ -13,6 +14,48 @@ FEWEST_WINDOWS = 3  # in each phase: a fleet may begin with one window's request
 MOST_CONCURRENT = 20  # calls that the provider takes at a time
 LATENCY = (0.2, 0.6)  # seconds that a call takes
 BINDING = 0.6  # the rate as a share of what the concurrency alone would let through
+
+
+class Scene(Protocol):
+    """Say what the view has to know of a demo."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes call."""
+
+    @property
+    def seconds(self) -> float:
+        """Return the length of each phase."""
+
+    @property
+    def limit(self) -> int:
+        """Return the binding limit, in the unit of `Sample.used`."""
+
+    @property
+    def concurrency(self) -> int:
+        """Return how many calls may be in flight."""
+
+    @property
+    def line_every(self) -> float:
+        """Return the seconds between two lines where there is no terminal."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Return the names of the two phases: what is compared, and what is shown off."""
+
+    @property
+    def use_label(self) -> str:
+        """Return what `Sample.used` is, as a label."""
+
+    @property
+    def use_words(self) -> str:
+        """Return what it is, behind its share of the limit."""
+
+    def describe_fleet(self) -> str:
+        """Say in one line who calls."""
+
+    def describe_provider(self) -> str:
+        """Say in one line what the provider enforces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +89,15 @@ class Plan:
             concurrency=concurrency,
             count_refused=count_refused,
         )
+
+    names: ClassVar = ("without limiter", "with limiter")
+    use_label: ClassVar = "this window"
+    use_words: ClassVar = "of this window used"
+
+    @property
+    def line_every(self) -> float:
+        """Return the seconds between two lines where there is no terminal."""
+        return self.window / 2
 
     def describe_fleet(self) -> str:
         """Say in one line who calls."""

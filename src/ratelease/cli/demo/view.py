@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -14,10 +14,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ratelease.cli.demo.plan import Plan
+from ratelease.cli.demo.plan import Plan, Scene
 from ratelease.cli.demo.tally import Result, percent
 
-WITHOUT, WITH = "without limiter", "with limiter"
+WITHOUT, WITH = Plan.names
 COLUMNS = 80
 PANEL_WIDTH = COLUMNS // 2 - 1
 BAR_WIDTH = 21  # what the borders and the longest label leave of a panel
@@ -32,9 +32,12 @@ class Sample:
     seconds: float
     done: int
     throttled: int
-    in_window: int
+    used: int
+    """Of the limit: requests in this window, or calls that the provider counts as in flight."""
     in_flight: int
     by_worker: tuple[int, ...]
+    more: tuple[tuple[str, int], ...] = ()
+    """Further counts, each with its label."""
 
 
 class View(Protocol):
@@ -55,7 +58,7 @@ class View(Protocol):
         """Show the newest sample of a phase."""
 
 
-def make_view(console: Console, plan: Plan) -> View:
+def make_view(console: Console, plan: Scene) -> View:
     """Return live panels for a terminal that can show them, plain lines for everything else."""
     drawable = console.is_terminal and not console.is_dumb_terminal and console.width >= COLUMNS
     return LiveView(console, plan) if drawable else PlainView(console, plan)
@@ -65,9 +68,9 @@ def make_view(console: Console, plan: Plan) -> View:
 
 
 class PlainView:
-    """Print a line for every half window."""
+    """Print a line now and then."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Console, plan: Scene) -> None:
         self._console = console
         self._plan = plan
         self._next_at = 0.0
@@ -84,18 +87,19 @@ class PlainView:
 
     def begin(self, name: str) -> None:
         """Say that a phase is starting."""
-        self._next_at = self._plan.window / 2
+        self._next_at = self._plan.line_every
         self._say(f"{name}: starting {self._plan.workers} workers")
 
     def show(self, name: str, sample: Sample) -> None:
-        """Print the sample if half a window has passed since the last one; draining is not shown."""
+        """Print the sample if it is time for one; draining is not shown."""
         if sample.elapsed < self._next_at or self._next_at > sample.seconds:
             return
-        self._next_at += self._plan.window / 2
-        used = percent(sample.in_window / self._plan.limit)
+        self._next_at += self._plan.line_every
+        used = percent(sample.used / self._plan.limit)
+        more = "".join(f", {count} {label}" for label, count in sample.more)
         self._say(
             f"{name}: {sample.elapsed:.0f} s of {sample.seconds:.0f} s, {sample.done} done, "
-            f"{sample.throttled} × 429, {used} of this window used, {sample.in_flight} in flight, "
+            f"{sample.throttled} × 429, {used} {self._plan.use_words}, {sample.in_flight} in flight{more}, "
             f"by worker {' '.join(map(str, sample.by_worker))}"
         )
 
@@ -123,15 +127,15 @@ class PhasePanel:
         self.state = "measuring" if sample.elapsed < sample.seconds else "draining"
         column = min(BAR_WIDTH - 1, int(sample.elapsed / sample.seconds * BAR_WIDTH))
         self.use += [0.0] * (column + 1 - len(self.use))
-        self.use[column] = max(self.use[column], sample.in_window / limit)
+        self.use[column] = max(self.use[column], sample.used / limit)
 
 
 class LiveView:
     """Redraw two panels side by side, one for each phase."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Console, plan: Scene) -> None:
         self._plan = plan
-        self._panels = {name: PhasePanel(name, plan.seconds) for name in (WITHOUT, WITH)}
+        self._panels = {name: PhasePanel(name, plan.seconds) for name in plan.names}
         self._live = Live(self._draw(), console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -166,7 +170,7 @@ class LiveView:
         return Group(fleet, provider, Columns(panels, padding=(0, 1)))
 
     def _draw_panel(self, panel: PhasePanel) -> Panel:
-        colour = "red" if panel.name == WITHOUT else "green"
+        colour = "red" if panel.name == self._plan.names[0] else "green"
         rows = Table.grid(padding=(0, 1), expand=True)
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column(justify="right", no_wrap=True)
@@ -185,8 +189,9 @@ class LiveView:
             ("requests done", Text(str(sample.done), style="bold")),
             ("429s", throttled),
             ("in flight", f"{sample.in_flight} of {plan.concurrency}"),
-            ("this window", f"{sample.in_window} of {plan.limit}"),
-            ("", bar(sample.in_window / plan.limit, colour)),
+            *((label, str(count)) for label, count in sample.more),
+            (plan.use_label, f"{sample.used} of {plan.limit}"),
+            ("", bar(sample.used / plan.limit, colour)),
             ("over time", sparkline(panel.use, colour)),
             ("by worker", by_worker(sample.by_worker)),
         ]
@@ -218,29 +223,38 @@ def spread(counts: Sequence[int]) -> str:
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def result_table(plan: Plan, without: Result, with_limiter: Result) -> Table:
-    """Return the two results side by side."""
+def figure_table(names: Sequence[str], rows: Iterable[tuple[str, Iterable[str], str]]) -> Table:
+    """Return a table of a label, one figure for each name, and a style in each row."""
     table = Table()
     table.add_column("")
-    table.add_column(WITHOUT, justify="right")
-    table.add_column(WITH, justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, figures, style in rows:
+        table.add_row(label, *figures, style=style)
+    return table
+
+
+def result_table(plan: Plan, without: Result, with_limiter: Result) -> Table:
+    """Return the two results side by side."""
+    rows: list[tuple[str, Iterable[str], str]] = []
 
     def row(label: str, *figures: str, style: str = "") -> None:
-        table.add_row(label, *figures, style=style)
+        rows.append((label, figures, style))
 
     results = (without, with_limiter)
     row(f"requests done in {plan.seconds:g} s", *(str(sum(result.by_worker)) for result in results))
     row("429s", *(str(result.throttled) for result in results), style="bold")
     row("share of the limit used", *(percent(result.share) for result in results), style="bold")
     row(f"most in any {plan.window:g} s", *(f"{result.busiest} of {plan.limit}" for result in results))
-    row("wait, p50", *(_seconds(result.p50) for result in results))
-    row("wait, p99", *(_seconds(result.p99) for result in results))
+    row("wait, p50", *(seconds_text(result.p50) for result in results))
+    row("wait, p99", *(seconds_text(result.p99) for result in results))
     row("done by a worker, least–most", *(spread(result.by_worker) for result in results))
     row("done by a task, least–most", *(spread(result.by_task) for result in results))
     if any(result.errors for result in results):
         row("failed attempts", *(str(result.errors) for result in results), style="red")
-    return table
+    return figure_table(plan.names, rows)
 
 
-def _seconds(wait: float | None) -> str:
+def seconds_text(wait: float | None) -> str:
+    """Write a wait, or a dash for none."""
     return "–" if wait is None else f"{wait:.2f} s"

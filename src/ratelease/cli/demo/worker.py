@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import os
 import random
 import sys
 import time
@@ -52,9 +53,10 @@ def backoff(attempt: int, headers: httpx.Headers, draw: Callable[[], float] = ra
 class Caller:
     """Be one task: call, and call again."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str, admission: Admission, report: Report) -> None:
+    def __init__(self, http: httpx.AsyncClient, order: Order, admission: Admission, report: Report) -> None:
         self._http = http
-        self._url = url
+        self._order = order
+        self._url = f"{order.provider_url}/v1/chat/completions"
         self._admission = admission
         self._report = report
         self._stopping = asyncio.Event()
@@ -78,13 +80,21 @@ class Caller:
     async def _attempt(self) -> httpx.Headers | None:
         """Make one attempt; return None when it was answered, else the headers of the refusal."""
         try:
-            async with self._admission():
+            async with asyncio.timeout(None) as patience, self._admission() as lease:
                 self._set_calling(True)
                 sent_at = time.monotonic()
+                if self._order.patience is not None:
+                    patience.reschedule(asyncio.get_running_loop().time() + self._order.patience)
                 answer = await self._http.post(self._url, json=BODY)
+                patience.reschedule(None)
+                if self._order.react and answer.is_error:
+                    await lease.fail(answer)
         except (httpx.HTTPError, RateleaseError) as fault:
             self._report.errors += 1
             self._report.last_error = f"{type(fault).__name__}: {fault}"
+            return httpx.Headers()
+        except TimeoutError:
+            self._report.given_up += 1
             return httpx.Headers()
         finally:
             self._set_calling(False)
@@ -121,20 +131,28 @@ async def open_admission(order: Order) -> AsyncIterator[Admission]:
         return
     from ratelease import AsyncClient, Limits, Rate
 
-    limits = Limits(rates=[Rate(order.limit, per=order.window)], concurrency=order.concurrency)
+    if order.limit:
+        limits = {MODEL_PATH: Limits(rates=[Rate(order.limit, per=order.window)], concurrency=order.concurrency)}
+    else:
+        limits = {PROVIDER: Limits(concurrency=order.concurrency)}
     async with AsyncClient(
         order.limiter_url,
         namespace=order.namespace,
-        limits={MODEL_PATH: limits},
+        limits=limits,
         require_shared=True,
     ) as limiter:
+        if order.usage_url is not None:
+            from ratelease.usage import JsonUsage
+
+            # As for the calls: the adapter would take the machine's proxy to 127.0.0.1.
+            os.environ["NO_PROXY"] = "*"
+            limiter.watch_usage(PROVIDER, JsonUsage(order.usage_url), cooldown=order.lag, lag=order.lag)
         yield lambda: limiter.acquire(PROVIDER, MODEL)
 
 
 async def work(order: Order, http: httpx.AsyncClient, admission: Admission, report: Report) -> None:
     """Run all tasks for the ordered time, then let the calls in flight end."""
-    url = f"{order.provider_url}/v1/chat/completions"
-    callers = [Caller(http, url, admission, report) for _ in range(order.tasks)]
+    callers = [Caller(http, order, admission, report) for _ in range(order.tasks)]
     try:
         await asyncio.sleep(order.seconds)
         await asyncio.wait([caller.stop() for caller in callers], timeout=DRAIN_TIMEOUT)

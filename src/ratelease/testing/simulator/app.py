@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from ratelease.testing.simulator.anthropic_api import Anthropic
 from ratelease.testing.simulator.chat import Api, ChatRequest, InvalidRequest
 from ratelease.testing.simulator.headers import Headers, milliseconds, retry_headers
 from ratelease.testing.simulator.judge import Judge, SimulatorStats
+from ratelease.testing.simulator.model import Usage
 from ratelease.testing.simulator.openai_api import OpenAi, error
 from ratelease.testing.simulator.phases import Phase
 from ratelease.testing.simulator.settings import Settings
+from ratelease.testing.simulator.usage_api import SHAPES, Shape, garbage
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -55,9 +58,7 @@ class Provider:
 
         The schedule of phases begins anew, without those that were added.
         """
-        in_flight = self.model.in_flight
-        self.model = self.settings.model(self.clock())
-        self.model.in_flight = in_flight
+        self.model = self.settings.model(self.clock(), self.model.in_flight)
         self.judge.reset()
         self._seed()
 
@@ -80,7 +81,7 @@ class Provider:
             limit=settings.rpm,
             burst=settings.burst,
             concurrency=settings.concurrency,
-            counted=self.model.counted(self.clock()),
+            model=self.model,
         )
 
     def next_id(self) -> str:
@@ -165,6 +166,39 @@ class Chat:
             client.gone.cancel()
 
 
+class UsageReport:
+    """Serve what the provider reports of its use, in one shape, or break it as a phase asks for."""
+
+    def __init__(self, provider: Provider, shape: Shape) -> None:
+        self._provider = provider
+        self._shape = shape
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        provider, shape = self._provider, self._shape
+        if await _read(receive) is None:
+            return
+        usage = provider.model.usage(provider.clock())
+        provider.judge.poll()
+        if isinstance(usage, Usage):
+            await _respond(send, 200, [shape.content_type], shape.write(usage))
+            return
+        if usage.kind == "usage_garbage":
+            await _respond(send, 200, [shape.content_type], garbage(provider.judge.usage_polls))
+            return
+        status = usage.status or 500
+        if usage.kind == "usage_hang":
+            # Until the client has left, or the server stops.
+            client = Client(send, asyncio.ensure_future(_disconnect(receive)), provider.closing)
+            try:
+                if not await client.stays(math.inf):
+                    return
+            finally:
+                client.gone.cancel()
+            status = 503
+        await _respond(send, status, [JSON_TYPE], error("The usage is not available.", "server_error"))
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """Hold the connection to one client while its answer is being made."""
@@ -179,7 +213,8 @@ class Client:
         """Wait; return whether the client is still there. A server that stops waits no longer."""
         if seconds > 0:
             watched = {self.gone, self.closing}
-            await asyncio.wait(watched, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            timeout = None if math.isinf(seconds) else seconds
+            await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         return not self.gone.done()
 
 
@@ -270,6 +305,7 @@ def build_app(provider: Provider) -> Starlette:
     return Starlette(
         routes=[
             *(Route(api.path, Chat(provider, api), methods=["POST"]) for api in APIS),
+            *(Route(shape.path, UsageReport(provider, shape), methods=["GET"]) for shape in SHAPES),
             Route("/_sim/stats", stats, methods=["GET"]),
             Route("/_sim/arrivals", arrivals, methods=["GET"]),
             Route("/_sim/phases", disturb, methods=["POST"]),

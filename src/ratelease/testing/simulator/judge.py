@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ratelease.testing.simulator.model import REASONS, Reason
+from ratelease.testing.simulator.model import REASONS, ProviderModel, Reason
 
 # Arrival times kept for exact questions afterwards: about 32 MB, an hour at 277 requests per second.
 KEPT_ARRIVALS = 1_000_000
@@ -35,8 +35,21 @@ class SimulatorStats:
     disconnected: int
     in_flight: int
     counted: int
-    """What the provider counts as in flight: with those that have ended of late or run on without a client."""
+    """What the provider counts as in flight: with those that have ended of late or run on without a client, and with
+    those of others."""
     peak_in_flight: int
+    peak_counted: int
+    """The most that the provider counted at any moment."""
+    counted_seconds: float
+    """For how long it counted calls, the seconds of all calls added: ÷ (`concurrency` × `elapsed`) is the use."""
+    beyond_limit: int
+    """Requests admitted beyond `concurrency`, up to the hard cap."""
+    foreign: int
+    """Calls of others in flight."""
+    foreign_calls: int
+    """Those that have come so far."""
+    usage_polls: int
+    """How often the provider was asked for its usage, in whatever shape."""
     in_window: int
     """Admitted in the window that ends at this moment."""
     peak_in_window: int
@@ -68,7 +81,7 @@ def max_in_any_window(arrivals: Iterable[float], window: float) -> int:
 class Judge:
     """Keep the counts of one simulator.
 
-    It shares nothing with the models that decide, so it can convict them.
+    What it counts itself it shares with nothing that decides, so that it can convict the models.
     """
 
     def __init__(self, clock: Callable[[], float], window: float) -> None:
@@ -84,6 +97,7 @@ class Judge:
         self._invalid = 0
         self._completed = 0
         self._disconnected = 0
+        self._usage_polls = 0
         self._refused: Counter[Reason] = Counter()
         self._peak_in_flight = self._in_flight
         self._inside: deque[float] = deque()
@@ -109,9 +123,18 @@ class Judge:
         """Return how many requests were refused, for whatever reason of the provider's."""
         return self._refused.total()
 
+    @property
+    def usage_polls(self) -> int:
+        """Return how often the usage was asked for."""
+        return self._usage_polls
+
     def refuse_invalid(self) -> None:
         """Count a request that was no valid chat request."""
         self._invalid += 1
+
+    def poll(self) -> None:
+        """Count a request for the usage."""
+        self._usage_polls += 1
 
     def leave(self, *, completed: bool) -> None:
         """Count the end of an admitted request."""
@@ -126,10 +149,11 @@ class Judge:
         return [stamp - self._started for stamp in self._arrivals]
 
     def stats(
-        self, *, limit: int | None, burst: int | None, concurrency: int | None, counted: int = 0
+        self, *, limit: int | None, burst: int | None, concurrency: int | None, model: ProviderModel
     ) -> SimulatorStats:
-        """Return the counts, beside the limits they are measured against."""
+        """Return the counts, beside the limits they are measured against and what the provider itself counts."""
         now = self._clock()
+        occupancy = model.occupancy
         self._expire(now)
         throttled: dict[str, int] = {reason: self._refused[reason] for reason in REASONS}
         return SimulatorStats(
@@ -143,8 +167,14 @@ class Judge:
             completed=self._completed,
             disconnected=self._disconnected,
             in_flight=self._in_flight,
-            counted=counted,
+            counted=occupancy.counted(now),
             peak_in_flight=self._peak_in_flight,
+            peak_counted=occupancy.peak,
+            counted_seconds=occupancy.seconds,
+            beyond_limit=model.beyond_limit,
+            foreign=occupancy.foreign,
+            foreign_calls=occupancy.foreign_calls,
+            usage_polls=self._usage_polls,
             in_window=len(self._inside),
             peak_in_window=self._peak_in_window,
             elapsed=now - self._started,

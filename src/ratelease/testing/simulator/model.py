@@ -7,7 +7,6 @@ loop with real time, tests and benchmarks with a clock that they drive.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from random import Random
 from typing import Literal
 
 from ratelease.testing.simulator.limits import Ramp, RateLimit, Standing
+from ratelease.testing.simulator.occupancy import Occupancy
 from ratelease.testing.simulator.phases import Phase, Schedule
 
 Reason = Literal["requests", "tokens", "burst", "ramp", "concurrency", "forced", "overloaded", "quota"]
@@ -48,6 +48,17 @@ class Verdict:
         return self.reason is None
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Say what a provider reports of its use."""
+
+    concurrent_sessions: int
+    limit: int | None
+    """Requests in flight that it allows; None for any number."""
+    hard_cap: int | None
+    """Those at which it refuses; None where that is the limit."""
+
+
 class ProviderModel:
     """Decide each request on all limits and phases of the provider together.
 
@@ -57,12 +68,14 @@ class ProviderModel:
         burst: second limit of requests, over a short time.
         ramp: limit of growth.
         concurrency: requests in flight at the same moment.
+        hard_cap: requests in flight at which it refuses, where it tolerates more than `concurrency`.
         count_refused: whether a request that a limit refuses is charged as an admitted one is.
-        lag: seconds for which a call that has ended still counts as in flight.
+        lag: seconds by which it counts late what is in flight, see `occupancy`.
         quota: requests after whose admission the account is empty.
         hint: seconds after which a refusal promises success where no limit can tell.
         phases: when the provider behaves otherwise, counted from `begin`.
         begin: the moment at which the schedule of phases begins.
+        in_flight: requests that are in flight from the beginning.
         random: draws which requests a phase with a share below 1 refuses.
     """
 
@@ -74,28 +87,30 @@ class ProviderModel:
         burst: RateLimit | None = None,
         ramp: Ramp | None = None,
         concurrency: int | None = None,
+        hard_cap: int | None = None,
         count_refused: bool = False,
         lag: float = 0.0,
         quota: int | None = None,
         hint: float | None = None,
         phases: Sequence[Phase] = (),
         begin: float = 0.0,
+        in_flight: int = 0,
         random: Random | None = None,
     ) -> None:
         self._requests, self._tokens, self._ramp = requests, tokens, ramp
         named: list[tuple[Reason, RateLimit | None]] = [("requests", requests), ("tokens", tokens), ("burst", burst)]
         # Each with its figure at full capacity.
         self._rates = [(reason, rate, rate.limit) for reason, rate in named if rate is not None]
-        self._whole_concurrency = self._concurrency = concurrency
+        self._hard_cap = hard_cap
         self._count_refused = count_refused
-        self._lag = lag
         self._quota = quota
         self._hint = hint
         self._schedule = Schedule(phases, begin, random or Random(0))
         self._capacity = 1.0
         self._admitted = 0
-        self._lingering: list[float] = []
-        self.in_flight = 0
+        self.occupancy = Occupancy(self._schedule, concurrency, lag, begin, in_flight)
+        self.beyond_limit = 0
+        """Requests admitted beyond `concurrency`, up to the hard cap."""
 
     def admit(self, now: float, tokens: int = 1) -> Verdict:
         """Decide a request of so many tokens that arrives at `now`; when admitted it is in flight until `end`."""
@@ -116,7 +131,9 @@ class ProviderModel:
         if not refusals:
             if self._ramp is not None:
                 self._ramp.charge(now)
-            self.in_flight += 1
+            self.occupancy.begin(now)
+            limit = self.occupancy.limit(now)
+            self.beyond_limit += limit is not None and self.occupancy.counted(now) > limit
             self._admitted += 1
             return self._verdict(now, None, None, None)
         reason, limit = refusals[0]
@@ -124,22 +141,33 @@ class ProviderModel:
         retry_after = self._hint if reason in ("concurrency", "forced") else self._wait(now, tokens)
         return self._verdict(now, reason, limit, retry_after)
 
+    @property
+    def in_flight(self) -> int:
+        """Return how many of the admitted requests have not ended."""
+        return self.occupancy.in_flight
+
     def end(self, now: float, runs_until: float | None = None) -> None:
         """End one request in flight. A call that the provider goes on with counts until `runs_until`."""
-        if self.in_flight == 0:
-            raise RuntimeError("end() without a request in flight")
-        self.in_flight -= 1
-        heapq.heappush(self._lingering, max(now, runs_until or now) + self._lag)
+        self.occupancy.end(now, runs_until)
 
     def counted(self, now: float) -> int:
         """Return how many requests the provider counts as in flight: also those that have ended of late."""
-        while self._lingering and self._lingering[0] <= now:
-            heapq.heappop(self._lingering)
-        return self.in_flight + len(self._lingering)
+        return self.occupancy.counted(now)
+
+    def usage(self, now: float) -> Usage | Phase:
+        """Return what the provider reports of its use, or the phase that breaks the report."""
+        fault = self._schedule.usage_fault(now)
+        if fault is not None:
+            return fault
+        occupancy = self.occupancy
+        hard_cap = occupancy.scaled(self._hard_cap, now)
+        return Usage(occupancy.reported(now), occupancy.limit(now), hard_cap)
 
     def disturb(self, now: float, phases: Sequence[Phase]) -> None:
         """Add phases whose start counts from `now`."""
+        self.occupancy.advance(now)
         self._schedule.add(now, phases)
+        self.occupancy.advance(now)
 
     def _resize(self, now: float) -> None:
         capacity = self._schedule.capacity(now)
@@ -148,8 +176,6 @@ class ProviderModel:
         self._capacity = capacity
         for _, rate, whole in self._rates:
             rate.resize(now, max(1, math.floor(whole * capacity)))
-        if self._whole_concurrency is not None:
-            self._concurrency = max(1, math.floor(self._whole_concurrency * capacity))
 
     def _refusals(self, now: float, tokens: int) -> list[tuple[Reason, int | None]]:
         refusals: list[tuple[Reason, int | None]] = [
@@ -159,8 +185,9 @@ class ProviderModel:
         ]
         if self._ramp is not None and self._ramp.wait(now) > 0:
             refusals.append(("ramp", self._ramp.limit))
-        if self._concurrency is not None and self.counted(now) >= self._concurrency:
-            refusals.append(("concurrency", self._concurrency))
+        most = self.occupancy.scaled(self._hard_cap, now) or self.occupancy.limit(now)
+        if most is not None and self.counted(now) >= most:
+            refusals.append(("concurrency", most))
         return refusals
 
     def _wait(self, now: float, tokens: int) -> float | None:

@@ -1,31 +1,35 @@
-"""Say when the provider behaves otherwise: overload, forced 429s, an empty account, less capacity. Pure."""
+"""Say when the provider behaves otherwise: overloads, 429s, less capacity, other clients, broken usage. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, Self
 
 from ratelease.errors import ConfigError
 
-Kind = Literal["overloaded", "throttled", "quota", "capacity"]
+Kind = Literal["overloaded", "throttled", "quota", "capacity", "foreign", "usage_error", "usage_hang", "usage_garbage"]
 
-KINDS: tuple[Kind, ...] = ("overloaded", "throttled", "quota", "capacity")
+REFUSALS: frozenset[Kind] = frozenset({"overloaded", "throttled", "quota"})
+USAGE_FAULTS: frozenset[Kind] = frozenset({"usage_error", "usage_hang", "usage_garbage"})
+KINDS: tuple[Kind, ...] = (
+    "overloaded", "throttled", "quota", "capacity", "foreign", "usage_error", "usage_hang", "usage_garbage",
+)  # fmt: skip
 
-STATUSES: dict[Kind, frozenset[int]] = {
+STATUSES: Mapping[Kind, frozenset[int]] = {
     "overloaded": frozenset({500, 502, 503, 504, 529}),
     "throttled": frozenset({429}),
     "quota": frozenset({402, 429}),
-    "capacity": frozenset(),
+    "usage_error": frozenset({401, 403, 404, 429, 500, 502, 503, 504}),
 }
 
 FORM = "KIND[:STATUS]@START[+SECONDS][xCOUNT][*SHARE]"
 _NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 _TEXT = re.compile(
-    rf"(?P<kind>[a-z]+)(?::(?P<status>\d+))?@(?P<start>{_NUMBER})"
+    rf"(?P<kind>[a-z_]+)(?::(?P<status>\d+))?@(?P<start>{_NUMBER})"
     rf"(?:\+(?P<seconds>{_NUMBER}))?(?:x(?P<count>\d+))?(?:\*(?P<share>{_NUMBER}))?"
 )
 
@@ -36,16 +40,20 @@ class Phase:
 
     As text, `KIND[:STATUS]@START[+SECONDS][xCOUNT][*SHARE]`: "overloaded:503@10+5" refuses with 503 from second
     10 to 15, "throttled@0x3" the first three requests with 429, "capacity@30+60*0.5" halves all limits for a
-    minute, "quota@20" empties the account for good.
+    minute, "quota@20" empties the account for good, "foreign@10+30x3" has three calls of others in flight,
+    "usage_hang@5+10" leaves who asks for the usage without an answer.
 
     Args:
         kind: "overloaded" (503 or 529), "throttled" (429 without a limit being reached), "quota" (an empty
-            account), or "capacity" (the limits shrink and come back).
+            account), "capacity" (the limits shrink and come back), "foreign" (calls of other clients are in
+            flight); "usage_error", "usage_hang" and "usage_garbage" break the answers that report the usage.
         start: seconds after the simulator's start or last reset.
         seconds: how long; infinite by default.
-        count: refusals after which the phase is over; None for no such end. Not for "capacity".
-        share: of the requests that are refused; of the limits that are left, for "capacity"; above 0, up to 1.
-        status: of the answers, None for what the API in use answers.
+        count: refusals or broken answers after which the phase is over, None for no such end; calls, for
+            "foreign". Not for "capacity".
+        share: of the requests that are refused or badly answered; of the limits that are left, for "capacity";
+            above 0, up to 1. Not for "foreign".
+        status: of the answers, None for what the API in use answers (500 for "usage_error").
 
     Raises:
         ConfigError: if something is out of range; the message names all of it.
@@ -72,10 +80,13 @@ class Phase:
             yield f"the length of a phase must be seconds above 0, not {self.seconds!r}"
         if not _is_number(self.share) or not 0 < self.share <= 1:
             yield f"the share of a phase must be above 0 and at most 1, not {self.share!r}"
-        if self.count is not None and (not isinstance(self.count, int) or self.count < 1 or self.kind == "capacity"):
-            yield f"the count of a phase that refuses must be at least 1, not {self.count!r} of {self.kind}"
-        if self.status is not None and self.status not in STATUSES[self.kind]:
-            known = ", ".join(map(str, sorted(STATUSES[self.kind]))) or "none"
+        elif self.share != 1 and self.kind == "foreign":
+            yield f"a phase of foreign calls has a count, and no share such as {self.share!r}"
+        if self.count is not None and not (_is_count(self.count) and self.kind != "capacity"):
+            yield f"the count of a phase must be a whole number of at least 1, not {self.count!r} of {self.kind}"
+        statuses = STATUSES.get(self.kind, frozenset())
+        if self.status is not None and self.status not in statuses:
+            known = ", ".join(map(str, sorted(statuses))) or "none"
             yield f"the status of {self.kind} must be one of {known}, not {self.status!r}"
 
     @classmethod
@@ -102,43 +113,52 @@ class Phase:
         share = "" if self.share == 1 else f"*{self.share!r}"
         return f"{self.kind}{status}@{self.start!r}{seconds}{count}{share}"
 
-    def covers(self, elapsed: float) -> bool:
-        """Say whether the moment, in seconds after the start of the schedule, lies in the phase."""
-        return self.start <= elapsed < self.start + self.seconds
-
-    def later(self, seconds: float) -> Phase:
-        """Return the same phase, so many seconds later."""
-        return Phase(self.kind, self.start + seconds, self.seconds, self.count, self.share, self.status)
-
 
 class Schedule:
-    """Keep the phases of one provider, and count what they have refused."""
+    """Keep the phases of one provider, and count what they have refused. Moments are on the provider's clock."""
 
     def __init__(self, phases: Sequence[Phase], begin: float, random: Random) -> None:
-        self._begin = begin
         self._random = random
-        self._phases = [_Running(phase) for phase in phases]
+        self._phases: list[_Running] = []
+        self.add(begin, phases)
 
     def add(self, now: float, phases: Iterable[Phase]) -> None:
         """Add phases whose start counts from `now`."""
-        self._phases += [_Running(phase.later(now - self._begin)) for phase in phases]
+        begun = [(phase, now + phase.start) for phase in phases]
+        self._phases += [_Running(phase, start, start + phase.seconds) for phase, start in begun]
+
+    def next_change(self, now: float) -> float:
+        """Return the next moment after `now` at which a phase begins or is over; infinite where none does."""
+        moments = (moment for each in self._phases for moment in (each.start, each.end) if moment > now)
+        return min(moments, default=math.inf)
 
     def capacity(self, now: float) -> float:
         """Return the share of the limits that is there."""
-        elapsed = now - self._begin
-        shares = (each.phase.share for each in self._phases if each.phase.kind == "capacity" and each.covers(elapsed))
-        return min(shares, default=1.0)
+        return min((phase.share for phase in self._covering(now, "capacity")), default=1.0)
+
+    def foreign(self, now: float) -> int:
+        """Return how many calls of others want to be in flight."""
+        return sum(phase.count or 1 for phase in self._covering(now, "foreign"))
 
     def refusal(self, now: float) -> Phase | None:
         """Return the phase that refuses the request that has come, and count it there; None if none does."""
-        elapsed = now - self._begin
+        return self._strike(now, REFUSALS)
+
+    def usage_fault(self, now: float) -> Phase | None:
+        """Return the phase that breaks the usage that is asked for, and count it there; None if none does."""
+        return self._strike(now, USAGE_FAULTS)
+
+    def _covering(self, now: float, kind: Kind) -> Iterable[Phase]:
+        return (each.phase for each in self._phases if each.phase.kind == kind and each.start <= now < each.end)
+
+    def _strike(self, now: float, kinds: Container[Kind]) -> Phase | None:
         for each in self._phases:
             phase = each.phase
-            if phase.kind == "capacity" or not each.covers(elapsed):
+            if phase.kind not in kinds or not each.start <= now < each.end or each.used_up:
                 continue
             if phase.share < 1 and self._random.random() >= phase.share:
                 continue
-            each.refused += 1
+            each.struck += 1
             return phase
         return None
 
@@ -146,13 +166,20 @@ class Schedule:
 @dataclass(slots=True)
 class _Running:
     phase: Phase
-    refused: int = 0
+    start: float
+    end: float
+    struck: int = 0
 
-    def covers(self, elapsed: float) -> bool:
-        used_up = self.phase.count is not None and self.refused >= self.phase.count
-        return not used_up and self.phase.covers(elapsed)
+    @property
+    def used_up(self) -> bool:
+        return self.phase.count is not None and self.struck >= self.phase.count
 
 
 def _is_number(figure: object) -> bool:
     """Say whether `figure` is a number that is not negative."""
     return isinstance(figure, (int, float)) and not isinstance(figure, bool) and figure >= 0
+
+
+def _is_count(figure: object) -> bool:
+    """Say whether `figure` is a whole number of at least 1."""
+    return isinstance(figure, int) and not isinstance(figure, bool) and figure >= 1

@@ -26,6 +26,7 @@ class Figures(TypedDict, total=False):
     algorithm: Algorithm
     burst: int | None
     concurrency: int | None
+    hard_cap: int | None
     lag: float
     ghosts: bool
     ramp: int | None
@@ -57,14 +58,18 @@ class Settings:
             so that it admits them at once and then again per `window`.
         burst: requests in any single second; None means no such limit.
         concurrency: requests in flight at the same moment; None means no such limit.
-        lag: seconds for which a call that has ended still counts as in flight.
+        hard_cap: requests in flight at which the provider refuses, where it tolerates more than `concurrency`;
+            what it admits beyond that is counted (`beyond_limit`). None means that it tolerates none.
+        lag: seconds for which a call that has ended still counts as in flight, and those after which one that
+            has begun shows in the usage that is reported.
         ghosts: whether a call whose client has left counts as in flight until its answer would have ended.
         ramp: requests per `ramp_period` that are always allowed; above them use may grow only by the share
             `ramp_growth` from one period to the next. None means no such limit.
         ramp_growth: that share, such as 0.5.
         ramp_period: seconds of a period.
         quota: requests after which the account is empty; None means never.
-        phases: when the provider behaves otherwise, as `Phase` or its text, such as "overloaded@10+5".
+        phases: when the provider behaves otherwise or has other clients, as `Phase` or its text, such as
+            "overloaded@10+5" and "foreign@10+30x3".
         count_refused: whether a request that a limit refuses counts against the rates as an admitted one does.
         retry_after: how refusals say when to come back: "both" is retry-after and retry-after-ms; "seconds",
             "float", "ms" and "date" are one header alone; "reset" is rate limit headers alone, "none" nothing at
@@ -85,6 +90,7 @@ class Settings:
     algorithm: Algorithm = "strict"
     burst: int | None = None
     concurrency: int | None = None
+    hard_cap: int | None = None
     lag: float = 0.0
     ghosts: bool = False
     ramp: int | None = None
@@ -108,6 +114,8 @@ class Settings:
         for name, (takes, what) in _TAKES.items():
             if not takes(figure := getattr(self, name)):
                 yield f"{name} must be {what}, not {figure!r}"
+        if self.hard_cap is not None and _is_count(self.hard_cap) and self.hard_cap < (self.concurrency or math.inf):
+            yield f"hard_cap must be at least the concurrency ({self.concurrency}), not {self.hard_cap!r}"
         lognormal = self.distribution == "lognormal" and _is_latency(self.latency)
         if lognormal and self.latency_range[0] == 0 < self.latency_range[1]:
             yield f"latency must be above 0 where its distribution is lognormal, not {self.latency!r}"
@@ -135,20 +143,22 @@ class Settings:
         """Return the two figures of the latency in seconds."""
         return self.latency if isinstance(self.latency, tuple) else (self.latency, self.latency)
 
-    def model(self, begin: float = 0.0) -> ProviderModel:
-        """Return the provider with nothing used, its schedule of phases counted from `begin`."""
+    def model(self, begin: float = 0.0, in_flight: int = 0) -> ProviderModel:
+        """Return the provider with nothing used but what is in flight, its schedule counted from `begin`."""
         return ProviderModel(
             requests=None if self.rpm is None else rate_limit(self.algorithm, self.rpm, self.window),
             tokens=None if self.tpm is None else rate_limit(self.algorithm, self.tpm, self.window),
             burst=None if self.burst is None else StrictWindow(self.burst, BURST_WINDOW),
             ramp=None if self.ramp is None else Ramp(self.ramp, self.ramp_growth, self.ramp_period, begin),
             concurrency=self.concurrency,
+            hard_cap=self.hard_cap,
             count_refused=self.count_refused,
             lag=self.lag,
             quota=self.quota,
             hint=self.hint,
             phases=[as_phase(phase) for phase in self.phases],
             begin=begin,
+            in_flight=in_flight,
             random=Random(f"phases of {self.seed}"),
         )
 
@@ -210,7 +220,8 @@ ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "algorithm": (str, "strict (any window) or bucket (refills continuously)"),
     "burst": (int, "requests in any single second"),
     "concurrency": (int, "requests in flight at the same moment"),
-    "lag": (float, "seconds for which a call that has ended still counts as in flight"),
+    "hard_cap": (int, "requests in flight at which it refuses, where it tolerates more than that"),
+    "lag": (float, "seconds for which an ended call still counts, and a begun one is not reported"),
     "ghosts": (bool, "a call whose client has left counts until its answer would have ended"),
     "ramp": (int, "requests per period above which use may only grow slowly"),
     "ramp_growth": (float, "share by which it may grow (0.5)"),
@@ -265,7 +276,7 @@ _LENGTH = (lambda figure: _is_figure(figure) and figure > 0, "a number of second
 _SHARE = (_is_figure, "a number of at least 0")
 
 _TAKES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("rpm", "tpm", "burst", "concurrency", "ramp", "quota"), _COUNT),
+    **dict.fromkeys(("rpm", "tpm", "burst", "concurrency", "hard_cap", "ramp", "quota"), _COUNT),
     **dict.fromkeys(("window", "ramp_period"), _LENGTH),
     **dict.fromkeys(("lag", "ramp_growth", "slowdown"), _SHARE),
     "hint": (lambda figure: figure is None or _is_figure(figure), "a number of seconds of at least 0, or None"),
