@@ -80,11 +80,13 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(300)
 @pytest.mark.covers("RL-29", "PE-05", "AL-09", "AL-43", "RT-07", "RT-09", "RT-24")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_found_out(fake_client, mutant) -> None:
     """One wrong word in the scripts makes the model of what is learned fail."""
     assert any(mutant.right in load_script(script) for script in SCRIPTS), "the mutant changes nothing"
-    thorough = settings(SETTINGS, max_examples=40, derandomize=True)
+    thorough = settings(SETTINGS, max_examples=400, derandomize=True)
     with pytest.raises((AssertionError, ExceptionGroup)):
         run_state_machine_as_test(reaction_machine(fake_client, mutant.rewrite), settings=thorough)

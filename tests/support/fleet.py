@@ -400,6 +400,8 @@ class Fleet:
                     f"{entry.id} has vanished from its queue"
                 )
                 del self.entries[entry.id]
+        # A waiter that nobody has repeated for four TTLs is forgotten, and leaves the queue when its turn comes.
+        queued = {id for id in queued if self.store.client.hexists(line.keys[5], id)}
         assert queued == {entry.id for entry in self.waiting(line)}
         self.check()
 
