@@ -29,6 +29,9 @@ from ratelease.cli.demo.view import LiveView, PlainView
 from ratelease.cli.demo.worker import work
 from ratelease.testing import ProviderSimulator, SimulatorStats, config
 
+# Real time, and much of it.
+pytestmark = pytest.mark.faults
+
 PLAN = GatePlan(workers=4, tasks=25, seconds=30.0)
 OWN = GateResult(88, 17, 15, 5, 0.615, 5, 0.0, 15.6, None, (18, 24), 0, "")
 GATED = GateResult(122, 0, 13, 2, 0.809, 6, 0.97, 12.7, 30.0, (23, 49), 0, "")

@@ -129,6 +129,7 @@ class AsyncManagedStream(AsyncStream):
         await self.aclose()
 
 
+@pytest.mark.faults
 @pytest.mark.covers("AL-16")
 async def test_only_a_call_that_went_well_at_once_lets_a_limit_grow(make_limiter, caplog) -> None:
     """Not one that succeeded after a failure, nor an aborted stream; one of its own kind does."""

@@ -12,6 +12,9 @@ from ratelease import Limits, ProviderUsage
 from ratelease.errors import ConfigError
 from support.wait_until import wait_until_async
 
+# Real time, and much of it.
+pytestmark = pytest.mark.faults
+
 TWO = {"openai": Limits(concurrency=2)}
 QUICK = {"repoll": 0.05, "timeout": 0.2, "cooldown": 0.0}
 

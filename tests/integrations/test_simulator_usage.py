@@ -154,6 +154,7 @@ def run_fleet(sim: ProviderSimulator, *, gated: bool, seconds: float) -> tuple[S
     return stats, stats.counted_seconds / (LIMIT * stats.elapsed)
 
 
+@pytest.mark.faults
 @pytest.mark.covers("UG-05", "UG-14")
 def test_a_gate_keeps_a_fleet_within_what_a_late_counter_counts():
     """With ghosts, without calls of others: no 429 and no call beyond the limit, and the limit is used."""

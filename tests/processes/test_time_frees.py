@@ -10,6 +10,9 @@ from support.store_view import StoreView
 from support.wait_until import wait_until
 from support.workers import Fleet
 
+# Real time, and much of it.
+pytestmark = pytest.mark.faults
+
 MODEL = ("openai", "gpt-4o")
 SCOPE = "openai/gpt-4o"
 # No heartbeat and no poll comes while a test runs.

@@ -10,6 +10,9 @@ from support.lagging_provider import LaggingProvider
 from support.wait_until import wait_until
 from support.workers import Fleet
 
+# Real time, and much of it.
+pytestmark = pytest.mark.faults
+
 FOUR = {"openai": {"concurrency": 4}}
 QUICK = {"repoll": 0.2, "timeout": 0.5}
 
