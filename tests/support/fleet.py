@@ -401,8 +401,8 @@ class Fleet:
                 )
                 del self.entries[entry.id]
         # A waiter that nobody has repeated for four TTLs is forgotten, and leaves the queue when its turn comes.
-        queued = {id for id in queued if self.store.client.hexists(line.keys[5], id)}
-        assert queued == {entry.id for entry in self.waiting(line)}
+        recorded = set(map(bytes.decode, self.store.client.hkeys(line.keys[5])))
+        assert queued & recorded == {entry.id for entry in self.waiting(line)} & recorded
         self.check()
 
     # ---- what a keeper does ------------------------------------------------------------------------------------
