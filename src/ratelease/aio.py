@@ -238,7 +238,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         outage = self._rt.outage
         if not outage.away:
             try:
-                return await self._exchange.acquire(request, self._store_deadline(request.deadline))
+                return waiter.fresher(await self._exchange.acquire(request, self._store_deadline(request.deadline)))
             except StoreUnavailable as error:
                 outage.endure(error)
         return outage.decide(waiter)

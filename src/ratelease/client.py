@@ -288,7 +288,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
         outage = self._rt.outage
         if not outage.away:
             try:
-                return self._exchange.acquire(request, self._store_deadline(request.deadline), entered)
+                return waiter.fresher(self._exchange.acquire(request, self._store_deadline(request.deadline), entered))
             except StoreUnavailable as error:
                 outage.endure(error)
         if entered is not None:

@@ -27,6 +27,16 @@ def chunks(seconds: float, pause: float) -> Iterator[int]:
         yield number
 
 
+async def let_it_park_unread(view: StoreView) -> None:
+    """Give the loop one turn after the other until a request of it is parked, and none in which to read the answer."""
+    for _ in range(400):
+        await asyncio.sleep(0)
+        threading.Event().wait(0.005)  # blocks the loop: what this turn has sent is parked by now
+        if view.waiting():
+            return
+    raise AssertionError("nothing was parked")
+
+
 @pytest.mark.covers("LS-04")
 def test_a_stream_of_240_heartbeats_keeps_its_slot_throughout(
     redis_url: str, redis_client: redis.Redis, free_namespace: str
@@ -72,18 +82,24 @@ async def test_a_blocked_event_loop_loses_no_lease(
 
 
 @pytest.mark.covers("LS-04")
+@pytest.mark.parametrize("told", [True, False], ids=["after it was told to wait", "before it has read that it waits"])
 async def test_a_grant_that_comes_while_the_loop_is_blocked_is_kept_for_its_caller(
-    redis_url: str, redis_client: redis.Redis, free_namespace: str
+    redis_url: str, redis_client: redis.Redis, free_namespace: str, told: bool
 ) -> None:
     """A waiter is granted while its loop stands still for four TTLs: the lease is still good when it wakes."""
     settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.5, heartbeat=0.1)
     view = StoreView(redis_client, free_namespace)
     lost: list[object] = []
+    queued: list[object] = []
     with Client(limits=LIMITS, config=settings) as other:
-        async with AsyncClient(limits=LIMITS, config=settings, on_lost=lost.append) as client:
+        async with AsyncClient(limits=LIMITS, config=settings, on_lost=lost.append, on_queued=queued.append) as client:
             held = other.acquire("openai", "gpt-4o")
             waiting = asyncio.ensure_future(client.acquire("openai", "gpt-4o").__aenter__())
-            await wait_until_async(lambda: view.waiting() == 1, description="the caller is parked")
+            if told:
+                await wait_until_async(lambda: len(queued) == 1, description="the caller knows that it is parked")
+            else:
+                await let_it_park_unread(view)
+                assert queued == []
             held.release()
             threading.Event().wait(2.0)  # blocks the loop, which is the point
             kept = view.expiries()

@@ -47,6 +47,15 @@ class Waiter:
         answer = self.answer
         return answer if answer is not None and answer.status is Verdict.GRANTED else None
 
+    def fresher(self, answer: Answer) -> Answer:
+        """
+        What counts of an answer that the caller has read itself: a grant that the keeper has claimed counts for more.
+
+        The keeper's is renewed. The caller's own may say the same of a call that was sent long ago, or "parked", where
+        its event loop has read it late.
+        """
+        return self.granted or answer
+
     def renewed(self, sent: float, header: Header) -> None:
         """Move the grant's deadline on: it was renewed by a call sent at `sent`, before its caller has woken up."""
         with self._lock:

@@ -1,0 +1,34 @@
+"""Where two answers to one request meet: the caller's own, and the one that the keeper has claimed."""
+
+import pytest
+
+from ratelease.core.keys import make_path
+from ratelease.core.model import Answer, Header, Line, Request, Verdict
+from ratelease.store.waiter import Waiter
+
+HEADER = Header(1_000_000, "e1", 1, 500, 100, 300, "", 0)
+LINE = Line(make_path("openai", "gpt-4o", (), None), (), ("c1", "-", "-"), "openai", "gpt-4o")
+
+
+def answer(status: Verdict, sent: float) -> Answer:
+    return Answer(status, 0, "", 1, 1, 0, 0, -1, HEADER, sent)
+
+
+@pytest.mark.covers("LS-04")
+@pytest.mark.parametrize("late", [Verdict.GRANTED, Verdict.PARKED, Verdict.REFUSED])
+def test_a_claimed_grant_that_was_renewed_counts_for_more_than_what_its_caller_reads_late(late: Verdict) -> None:
+    """The same grant, or the news that it waits, sent before the loop stood still: the keeper knows better."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    waiter.resolve(answer(Verdict.GRANTED, 20.0))
+    waiter.renewed(22.0, HEADER)
+    assert waiter.fresher(answer(late, 20.1)) == answer(Verdict.GRANTED, 22.0)
+
+
+@pytest.mark.parametrize("claimed", [None, Verdict.IMPOSSIBLE, Verdict.REFUSED])
+def test_without_a_claimed_grant_the_callers_own_answer_counts(claimed: Verdict | None) -> None:
+    """What ends a wait without a grant says nothing about a request that the store has just answered."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    if claimed is not None:
+        waiter.resolve(answer(claimed, 20.0))
+    own = answer(Verdict.GRANTED, 20.1)
+    assert waiter.fresher(own) is own
