@@ -54,12 +54,13 @@ elseif verb == 'penalize' or verb == 'forgive' then
   local limits, override = unpack(redis.call('HMGET', state, 'limits', 'override'))
   local agreed = {agreed = limits or 'none', in_force = merge_limits(limits or 'none', override or figures),
     learned_key = KEYS[5], pause = 0}
-  local most, causes = string.match(strategy_of(agreed).P or '', '^(%d+),%d+,(.*)$')
-  local weight = tonumber(string.match(',' .. (causes or ''), ',' .. ARGV[3] .. '=(%d+)'))
-  if verb == 'penalize' and not weight then return {2, causes or ''} end
-  if most then
-    local level = penalty_now(load_learned(agreed, now), agreed.strategy.P, now)
-    level = verb == 'penalize' and math.min(level + weight / 1000, most / 1000) or level * ARGV[3] / 1000
+  local strategy = strategy_of(agreed)
+  local causes = strategy.causes or ''
+  local weight = tonumber(string.match(',' .. causes, ',' .. ARGV[3] .. '=(%d+)'))
+  if verb == 'penalize' and not weight then return {2, causes} end
+  if strategy.P then
+    local level = penalty_now(load_learned(agreed, now), strategy, now)
+    level = verb == 'penalize' and math.min(level + weight / 1000, strategy.most / 1000) or level * ARGV[3] / 1000
     redis.call('HSET', KEYS[5], 'penalty', string.format('%.4f %.0f', level, now))
     redis.call('PEXPIRE', KEYS[5], 604800000)
     if redis.call('EXISTS', state) == 1 then redis.call('HSET', state, 'learned', '1') end

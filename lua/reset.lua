@@ -11,6 +11,7 @@
 --- @include "lib/open_path"
 --- @include "lib/header"
 --- @include "lib/scope_name"
+--- @include "lib/announce_limit"
 local first = 10 + math.floor((#KEYS - 8) / 5)
 local all, removed = ARGV[first] == '1', 0
 local function clear(key, kind, whole)
@@ -43,7 +44,8 @@ for i = 1, #path.specs do
     local name = scope_name(KEYS[key])
     local shown = redis.call('TYPE', KEYS[key + 4])['ok'] == 'hash' and redis.call('HGET', KEYS[key + 4], 'shown')
     local limit = shown and string.match(redis.call('HGET', KEYS[key], 'in_force') or '', '^c(%d+)')
-    if limit then redis.call('PUBLISH', path.inbox .. 'everyone', name .. ' ' .. shown .. ' ' .. limit .. ' reset') end
+    shown = tonumber(shown)
+    if shown and limit then announce_limit(path, KEYS[key], shown, tonumber(limit), 'reset') end
     clear(KEYS[key + 4], 'hash', true)
     redis.call('HDEL', KEYS[key], 'pause')
     redis.call('HDEL', path.overrides, 'pause:' .. name)

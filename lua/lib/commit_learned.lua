@@ -1,8 +1,9 @@
 --- @include "lib/history"
--- Write what a scope has learned, and tell everybody if its limit has changed. `history` is what has happened, the newest
--- 100: "<ms> <letter or cause> <limit before> <after> <what was exceeded>;…"; `responses` the ms that calls took. It is kept for a week after the last
--- change. The scope's state says whether there is anything to look at (`learned` 1): once all has passed, admissions
--- look no more.
+--- @include "lib/announce_limit"
+-- Write what a scope has learned, and tell everybody if its limit has changed. It is kept for a week after the last
+-- change. `history` is what has happened, the newest 100: "<ms> <letter or cause> <limit before> <after> <what was
+-- exceeded>;…"; `responses` the ms that calls took. The scope's state says whether there is anything to look at
+-- (`learned` 1): once all has passed, admissions look no more.
 local function commit_learned(path, scope)
   local learned = scope.learned
   if not learned then return end
@@ -15,9 +16,8 @@ local function commit_learned(path, scope)
   if (path.reacted or scope.tend or path.instance == '') and scope.limit and scope.base then
     local shown = tonumber(learned.shown) or scope.base
     if shown ~= scope.limit then
-      local name = string.match(scope.learned_key, '}:(.*):learned$')
       local reason = scope.lessons and string.match(scope.lessons[#scope.lessons], '^%d+ (%S+)') or 'recovery'
-      redis.call('PUBLISH', path.inbox .. 'everyone', string.format('%s %.0f %.0f %s', name, shown, scope.limit, reason))
+      announce_limit(path, scope.state, shown, scope.limit, reason)
       learned.changed.shown = scope.limit ~= scope.base and string.format('%.0f', scope.limit) or false
     end
   end

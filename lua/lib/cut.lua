@@ -6,9 +6,9 @@ local function cut(path, scope, letter, cause, ramp)
   local learned, strategy, now = scope.learned, scope.strategy, path.now
   local rest = ramp and 60000 or 0
   if strategy.P and cause then
-    local most = string.match(strategy.P, '^%d+')
-    local weight = tonumber(string.match(strategy.P, ',' .. cause .. '=(%d+)')) or 0
-    local level = math.min(penalty_now(learned, strategy.P, now) + weight / 1000, most / 1000)
+    local most = strategy.most
+    local weight = tonumber(string.match(',' .. strategy.causes, ',' .. cause .. '=(%d+)')) or 0
+    local level = math.min(penalty_now(learned, strategy, now) + weight / 1000, most / 1000)
     if level > 0 then learn(scope, 'penalty', string.format('%.4f %.0f', level, now + rest)) end
   end
   local adapted = scope.adapted

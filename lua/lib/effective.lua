@@ -6,8 +6,9 @@
 --- @include "lib/learn"
 --- @include "lib/redate"
 --- @include "lib/load_gate"
--- Reduce the limit of a scope to what it has learned, and to what the provider says of its own: scope.limit is what holds
--- now, scope.base what is agreed on.
+-- Reduce the limit of a scope to what it has learned, and to what the provider says of its own: scope.limit is what
+-- holds now, scope.base what is agreed on.
+--
 -- Each strategy that is enabled takes its part; never below 1. A scope of rates alone is slowed instead: scope.slow
 -- says by how much, see pace().
 local function effective(path, scope)
@@ -28,13 +29,12 @@ local function effective(path, scope)
   end
   scope.unpunished = limit
   if strategy.P and learned.penalty then
-    scope.penalty = penalty_now(learned, strategy.P, now)
+    scope.penalty = penalty_now(learned, strategy, now)
     if limit then
       limit = math.max(math.floor(limit / (scope.penalty + 1)), 1)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
-      local half_life = tonumber(string.match(strategy.P, '^%d+,(%d+)'))
-      scope.slow_until = now + math.ceil(half_life * math.log(scope.penalty / least_penalty()) / math.log(2)) + 1
+      scope.slow_until = now + math.ceil(strategy.half_life * math.log(scope.penalty / least_penalty()) / math.log(2)) + 1
     end
   end
   load_gate(path, scope)

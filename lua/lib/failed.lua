@@ -1,5 +1,6 @@
 --- @include "lib/learn"
 --- @include "lib/trip"
+--- @include "lib/breaker_of"
 --- @include "lib/cut"
 --- @include "lib/listen"
 -- Learn that a call has failed: one that was admitted at `at`, and has this lease id. Returns whether it was the first to
@@ -7,12 +8,12 @@
 local function failed(path, scope, letter, at, id, dimension)
   local learned, strategy, now = scope.learned, scope.strategy, path.now
   local failures, open, needed = string.match(strategy.B or '', '^(%d+),(%d+),(%d+)$')
-  local probe = string.match(learned.breaker or '', '(%S+)$')
+  local breaker = breaker_of(learned.breaker)
   local count = (tonumber(learned.failures) or 0) + 1
-  if failures and (probe and probe == id or not probe and count >= tonumber(failures)) then
+  if failures and (breaker and breaker.probe == id or not breaker and count >= tonumber(failures)) then
     trip(path, scope, 'breaker', tonumber(open), tonumber(needed))
     learn(scope, 'failures', nil)
-  elseif failures and not probe then
+  elseif failures and not breaker then
     learn(scope, 'failures', string.format('%.0f', count))
     listen(path, 60000)
   end

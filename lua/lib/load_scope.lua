@@ -11,8 +11,9 @@
 --     <limits>  its own limits: "c8 h700 r60000=500+250", or "none"
 --     -         no opinion: what is agreed holds, else no limit
 --     ?         unknown: a foreign path; what is not agreed is not guessed, nothing is granted
--- Behind the figures may stand how the scope reacts to failures, see lib/strategy_of. What an operator has set replaces the agreed figures one by one. The scope's state keeps a copy of it, since only
--- the overrides themselves live for ever: where the state is new, they are read again.
+-- Behind the figures may stand how the scope reacts to failures, see lib/strategy_of. What an operator has set replaces
+-- the agreed figures one by one. The scope's state keeps a copy of it, since only the overrides themselves live for
+-- ever: where the state is new, they are read again.
 local function load_scope(path, k)
   local key = 9 + 5 * k
   local scope = {

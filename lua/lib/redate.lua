@@ -1,4 +1,6 @@
 --- @include "lib/learn"
+--- @include "lib/breaker_of"
+--- @include "lib/breaker_text"
 -- Bring nearer what stops calls until a time of a clock that has since gone back: a pause to the ten minutes that
 -- everything dated by that clock holds at most, a breaker to the time that it stays open.
 local function redate(path, scope)
@@ -8,10 +10,10 @@ local function redate(path, scope)
     scope.pause = math.max(scope.paused_by_hand, now + 600000)
   end
   for _, name in ipairs({'breaker', 'quota'}) do
-    local until_ms, open, words = string.match(learned[name] or '', '^(%d+) %d+ %d+ (%d+)')
-    if until_ms and tonumber(until_ms) > now + open then
-      words = string.match(learned[name], '^%d+( .*)$')
-      learn(scope, name, string.format('%.0f', now + open) .. words)
+    local breaker = breaker_of(learned[name])
+    if breaker and breaker.until_ms > now + breaker.open then
+      breaker.until_ms = now + breaker.open
+      learn(scope, name, breaker_text(breaker))
     end
   end
 end

@@ -5,7 +5,7 @@ local function rises_at(path, scope)
   local learned, now, first = scope.learned, path.now, math.huge
   if not learned or not scope.limit then return 0 end
   if scope.penalty > 0 then
-    local half_life = tonumber(string.match(scope.strategy.P, '^%d+,(%d+)'))
+    local half_life = scope.strategy.half_life
     -- Where the next slot takes a penalty of none, it comes as soon as what is left is too little to count.
     local wanted = math.max(scope.unpunished / (scope.limit + 1) - 1, least_penalty())
     local level, at = string.match(learned.penalty, '^(%S+) (%d+)$')

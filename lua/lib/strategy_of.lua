@@ -6,7 +6,8 @@
 --     D<step>,<min>,<restore>                                                  decrement
 --     B<failures>,<open>,<successes>                                           breaker
 --     O                                                                        pauses alone
--- Limits without a word react as the default does; a scope that limits nothing does not.
+-- Limits without a word react as the default does; a scope that limits nothing does not. The answer has the words by
+-- their letter, and the figures of the penalty: most, half_life, causes ("rate_limit=2000,…").
 local function strategy_of(scope)
   if scope.strategy then return scope.strategy end
   local strategy, words = {}, string.match(scope.agreed, ' (%u.*)$')
@@ -22,6 +23,10 @@ local function strategy_of(scope)
         strategy[name] = rest
       end
     end
+  end
+  if strategy.P then
+    strategy.most, strategy.half_life, strategy.causes = string.match(strategy.P, '^(%d+),(%d+),(.*)$')
+    strategy.most, strategy.half_life = tonumber(strategy.most), tonumber(strategy.half_life)
   end
   scope.strategy = strategy
   return strategy

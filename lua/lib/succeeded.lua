@@ -1,4 +1,6 @@
 --- @include "lib/learn"
+--- @include "lib/breaker_of"
+--- @include "lib/breaker_text"
 -- Learn that a call has ended well: one that was admitted at `at`, and has this lease id. The probe of a breaker counts
 -- for it. Any call shows that the provider serves, so that pauses grow no further; that there is room to grow, only one
 -- that began after the last cut.
@@ -6,12 +8,10 @@ local function succeeded(path, scope, at, id)
   local learned = scope.learned
   for _, name in ipairs({'breaker', 'quota'}) do
     for _, owner in ipairs(path.scopes) do
-      local text = owner.learned and owner.learned[name] or ''
-      local until_ms, good, needed, open, probe = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%S+)$')
-      if probe == id and id ~= '' then
-        good = good + 1
-        local closed = good >= tonumber(needed)
-        learn(owner, name, not closed and string.format('%s %.0f %s %s -', until_ms, good, needed, open) or nil)
+      local breaker = breaker_of(owner.learned and owner.learned[name])
+      if breaker and breaker.probe == id and id ~= '' then
+        breaker.good, breaker.probe = breaker.good + 1, '-'
+        learn(owner, name, breaker.good < breaker.needed and breaker_text(breaker) or nil)
         path.reacted = true
       end
     end

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import httpx
 import pytest
 
 from ratelease.errors import ConfigError
@@ -16,18 +14,6 @@ from support.wait_until import wait_until_async
 MESSAGES = [{"role": "user", "content": "say something"}]
 CHAT, CHAT_BODY = "/v1/chat/completions", {"model": "chat-model", "messages": MESSAGES}
 ANTHROPIC, ANTHROPIC_BODY = "/v1/messages", {"model": "claude", "max_tokens": 64, "messages": MESSAGES}
-
-
-@pytest.fixture
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=5.0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-        yield client
 
 
 # --- the messages API --------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -17,18 +16,6 @@ from support.wait_until import wait_until, wait_until_async
 
 BODY = {"model": "chat-model", "messages": [{"role": "user", "content": "say something"}]}
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=5.0) as client:
-        yield client
-
-
-@pytest.fixture
-async def async_http() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-        yield client
 
 
 # --- answers -----------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The model can fail: each script with one thing wrong in it is found out."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -9,6 +7,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from ratelease.core.scripts import SCRIPTS
 from ratelease.store.lua_source import load_script
 from support.fleet_machine import machine
+from support.mutant import Mutant
 
 # Found once is found: nothing is made smaller, and every run draws the same examples.
 SETTINGS = settings(
@@ -21,18 +20,6 @@ SETTINGS = settings(
     print_blob=False,
     suppress_health_check=list(HealthCheck),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One thing that is wrong: this text of the scripts is replaced by that."""
-
-    name: str
-    right: str
-    wrong: str
-
-    def rewrite(self, _script: str, text: str) -> str:
-        return text.replace(self.right, self.wrong)
 
 
 MUTANTS = [

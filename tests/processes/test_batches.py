@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
-import redis
 from rich.console import Console
 from rich.progress import Progress
 from rich.progress import track as rich_track
@@ -22,7 +21,6 @@ from tqdm.asyncio import tqdm as tqdm_async
 
 from ratelease import AsyncClient, Client, Config, Limits
 from ratelease.errors import ConfigError
-from ratelease.testing import config
 from support.interrupts import Interrupted, every_step
 from support.store_view import StoreView
 from support.targets import Watched
@@ -31,18 +29,6 @@ from support.wait_until import wait_until
 LIMITS = {"openai/gpt-4o": Limits(concurrency=2)}
 
 pytestmark = pytest.mark.covers("UX-11")
-
-
-@pytest.fixture
-def settings(redis_url: str, free_namespace: str) -> Config:
-    """Leases live for 15 s, so that nothing is free again by itself before a test would notice."""
-    return config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, poll=0.02)
-
-
-@pytest.fixture
-def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
-    """The store as it is."""
-    return StoreView(redis_client, free_namespace)
 
 
 def workers() -> list[threading.Thread]:

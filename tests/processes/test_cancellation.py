@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from typing import Any
 
 import pytest
-import redis
 
 from ratelease import AsyncClient, Config, Limits
-from ratelease.testing import config
 from support.store_view import StoreView
 from support.wait_until import wait_until_async
 
@@ -18,18 +16,6 @@ LIMITS = {"openai/gpt-4o": Limits(concurrency=1)}
 OFFSETS = [step * 50e-6 for step in range(40)]  # seconds; an acquire takes about 300 µs
 
 Act = Callable[[], Coroutine[Any, Any, object]]
-
-
-@pytest.fixture
-def settings(redis_url: str, free_namespace: str) -> Config:
-    """Leases live for 15 s, so that nothing is free again by itself before a test would notice."""
-    return config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, poll=0.02)
-
-
-@pytest.fixture
-def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
-    """The store as it is."""
-    return StoreView(redis_client, free_namespace)
 
 
 @pytest.fixture

@@ -5,36 +5,13 @@ import time
 from types import FrameType
 
 import pytest
-import redis
 
 from ratelease import Client, Config, Limits, Retry
-from ratelease.testing import config
 from support.interrupts import Interrupted, every_step
-from support.store_view import StoreView
+from support.store_view import StoreView, check_nothing_is_left
 from support.targets import ApiError, Failing
-from support.wait_until import wait_until
 
 LIMITS = {"openai/gpt-4o": Limits(concurrency=1)}
-
-
-@pytest.fixture
-def settings(redis_url: str, free_namespace: str) -> Config:
-    """Leases live for 15 s, so that nothing is free again by itself before a test would notice."""
-    return config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, poll=0.02)
-
-
-@pytest.fixture
-def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
-    """The store as it is."""
-    return StoreView(redis_client, free_namespace)
-
-
-def check_nothing_is_left(client: Client, view: StoreView, place: str) -> None:
-    """Within a second nothing is in use and nobody waits."""
-    wait_until(lambda: view.in_flight() == 0, timeout=1.0, description=f"{place} leaves nothing in use")
-    wait_until(lambda: view.waiting() == 0, timeout=1.0, description=f"{place} leaves nobody waiting")
-    wait_until(lambda: not client._rt.keeper.holds, timeout=1.0, description=f"{place} leaves nothing to renew")
-    assert not client._rt.keeper.waiters, f"{place} leaves a waiter"
 
 
 @pytest.mark.covers("RT-21")

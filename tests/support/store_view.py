@@ -4,7 +4,9 @@ from typing import Any
 
 import redis
 
+from ratelease import Client
 from ratelease.core.keys import Keyspace, make_path
+from support.wait_until import wait_until
 
 
 class StoreView:
@@ -56,3 +58,11 @@ class StoreView:
         """How often any client has run a script on this server."""
         stats = self._client.info("commandstats")
         return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("eval", "evalsha"))
+
+
+def check_nothing_is_left(client: Client, view: StoreView, place: str) -> None:
+    """Within a second nothing is in use and nobody waits."""
+    wait_until(lambda: view.in_flight() == 0, timeout=1.0, description=f"{place} leaves nothing in use")
+    wait_until(lambda: view.waiting() == 0, timeout=1.0, description=f"{place} leaves nobody waiting")
+    wait_until(lambda: not client._rt.keeper.holds, timeout=1.0, description=f"{place} leaves nothing to renew")
+    assert not client._rt.keeper.waiters, f"{place} leaves a waiter"
