@@ -23,8 +23,8 @@
 --       request: status  scope  dimension  used  limit  at  position  estimate ms (-1: nobody can know)
 --       status 1 granted (position 1: tell release of a good end as well)  2 parked  3 refused  4 impossible
 --       5 tombstoned
--- Writes nothing when everything is refused, nobody waits and the caller is known. First write: one that fails at maxmemory where
---       a new id is admitted, one that does not where ids are only claimed or repeated.
+-- Writes nothing when everything is refused, nobody waits and the caller is known. First write: one that fails at
+--       maxmemory where a new id is admitted, one that does not where ids are only claimed or repeated.
 -- Cost: O(scopes + rates) and O(log n) of leases and waiters a request; a refusal by a rate reads up to 68 slots.
 --- @include "lib/open_path"
 --- @include "lib/nobody_waits"
@@ -100,8 +100,8 @@ end
 local watched = 0
 for _, scope in ipairs(path.scopes) do
   local learned, adapted = scope.learned, scope.adapted
-  if adapted and (adapted.clean == 0 or adapted.streak > 0) or learned and (learned.breaker or learned.quota or learned.failures or learned.episodes
-    or learned.grown) then watched = 1 end
+  if adapted and (adapted.clean == 0 or adapted.streak > 0) or learned and (learned.breaker or learned.quota
+    or learned.failures or learned.episodes or learned.grown) then watched = 1 end
 end
 
 local function hold_again(want, kept)

@@ -10,13 +10,15 @@
 --       3 set: figures ("c8 r60000=500") that replace or join those that are set
 --         unset: names of figures ("c r60000"), '' for all
 --         pause: ms from now, '' until resumed      resume, note: ''
---         penalize: a cause, whose weight is added to the penalty      forgive: thousandths of it that stay; with 0
---         everything that was learned from failures is forgotten      calm: end pauses and breakers, which failures began
+--         penalize: a cause, whose weight is added to the penalty
+--         forgive: thousandths of it that stay; with 0 everything that was learned from failures is forgotten
+--         calm: end pauses and breakers, which failures began
 --       4 entry for the journal
 -- Returns {0, now, figures, pause}; {1, schema} where the store is of a newer schema; {2, causes} where a cause is not
 --       known
--- Writes the journal; what was learned; the overrides, and the copy in the scope's state if there is one: every script on the scope obeys
---       from now on. Waiters are not looked at: call grant on their paths. First write: one that fails at maxmemory.
+-- Writes the journal; what was learned; the overrides, and the copy in the scope's state if there is one: every script
+--       on the scope obeys from now on. Waiters are not looked at: call grant on their paths. First write: one that
+--       fails at maxmemory.
 -- Cost: O(figures).
 --- @include "lib/clock"
 --- @include "lib/until_resumed"
@@ -74,8 +76,8 @@ for _, name in ipairs(order) do
 end
 figures = table.concat(list, ' ')
 
-local forgets = (verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d')) and REDUCED
-  or (verb == 'calm' or verb == 'resume') and STOPPED
+local anew = verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d')
+local forgets = anew and REDUCED or (verb == 'calm' or verb == 'resume') and STOPPED
 -- Where it holds a wrong type, that has to end the call before its first write.
 if forgets then redis.call('HLEN', KEYS[5]) end
 -- Calming belongs to the resume of a provider, which has been written down.
@@ -85,6 +87,11 @@ if verb ~= 'calm' then
   redis.call('PEXPIRE', KEYS[4], 2678400000)
 end
 if verb == 'note' then return {0, now, figures, pause} end
+if forgets == STOPPED and redis.call('HEXISTS', KEYS[5], 'quota') == 1 then
+  -- What calls of before have still to say of the account is no news.
+  redis.call('HSET', KEYS[5], 'resumed', string.format('%.0f', now))
+  redis.call('PEXPIRE', KEYS[5], 604800000)
+end
 if forgets then redis.call('HDEL', KEYS[5], unpack(forgets)) end
 
 local until_ms = string.format('%.0f', pause)

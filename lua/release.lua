@@ -4,12 +4,12 @@
 -- KEYS  as acquire
 -- ARGV  1..9 and limits of each scope as acquire
 --       then five values a lease: id, how (0 end it, 1 the call never left the host: its charges return, 2 only
---       settle it, or how its call went, see lib/react), 1 if its acquire was sent more than once or its answer never came, so that it may yet land, what it
---       has really used ("t800", '' if that is not known), and ms that its slot is to stay counted, since the call may
---       run on ('' the cooldown of its scopes)
+--       settle it, or how its call went, see lib/react), 1 if its acquire was sent more than once or its answer never
+--       came, so that it may yet land, what it has really used ("t800", '' if that is not known), and ms that its slot
+--       is to stay counted, since the call may run on ('' the cooldown of its scopes)
 -- Returns header as acquire, then a status a lease:
---       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or granted and
---       not claimed: its charges return)  4 unknown
+--       1 released or settled  2 lost (it had expired; nobody else's lease is touched)  3 withdrawn (waiting, or
+--       granted and not claimed: its charges return)  4 unknown
 -- Writes for a known id; a tombstone for an unknown one, where the acquire may yet land, and after a loss of data.
 --       First write: one that does not fail at maxmemory.
 -- Cost: O(scopes) and O(log n) a lease where nobody waits; else what the hand-off costs.
@@ -50,7 +50,8 @@ for i, id in ipairs(ids) do
   path.entries[id] = kept or false
   path.recorded = path.recorded or kept
   -- Also where the lease has charged no tokens: a rate may count them by now.
-  if how[i] == UNSENT or kept and how[i] > '9' or holds[i] > 0 or usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s then counts = true end
+  local settles = usage[i] ~= '' and kept and kept.state == 'H' and not kept.charge.s
+  if how[i] == UNSENT or kept and how[i] > '9' or holds[i] > 0 or settles then counts = true end
 end
 local expiries = redis.call('ZMSCORE', KEYS[11], unpack(ids))
 
@@ -80,7 +81,8 @@ for i, id in ipairs(ids) do
     else
       local linger = alive and how[i] ~= UNSENT and math.max(cooldown, holds[i]) or 0
       local given_up = alive and holds[i] == 0 and string.find(how[i], '^[cw]') ~= nil
-      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, (given_up or holds[i] > cooldown) and held_name(path) or 'c:')
+      local name = (given_up or holds[i] > cooldown) and held_name(path) or 'c:'
+      drop_lease(path, id, kept, alive, linger > 0 and linger or nil, name)
       if given_up then hold_there(path, id, kept, linger) end
     end
     statuses[i] = alive and RELEASED or LOST

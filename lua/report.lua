@@ -4,7 +4,8 @@
 -- ARGV  1..9 and limits of each scope as acquire, then id of the report  lesson, see lib/react
 -- Returns header as acquire, then 1, or 0 where this report has come before; {2, causes} where a cause is not known
 -- Writes what the scope learns from it, and the path into the list of those in use; the call counts as admitted 5 s
---       before. Its id is kept for four lease TTLs, so that the same report again changes nothing. First write: one that does not fail at maxmemory.
+--       before. Its id is kept for four lease TTLs, so that the same report again changes nothing. First write: one
+--       that does not fail at maxmemory.
 -- Cost: O(scopes + rates); where somebody waits also what the hand-off costs.
 --- @include "lib/open_path"
 --- @include "lib/nobody_waits"

@@ -1,5 +1,5 @@
--- reset: clear the windows and pauses of scopes, what they have learned from failures, and keys of a wrong type. Leases,
--- waiters, instances and what operators have set stay unless told all.
+-- reset: clear the windows and pauses of scopes, what they have learned from failures, and keys of a wrong type.
+-- Leases, waiters, instances and what operators have set stay unless told all.
 --
 -- KEYS  as acquire, then the profiles of beat
 -- ARGV  1..9 and limits of each scope as acquire, then all (1: leases, waiters and agreed limits too), then 1 or 0

@@ -48,6 +48,9 @@ OPERATOR_COMMANDS = frozenset({"SCAN"})
 # Lua 5.1 lets these be names; later versions do not.
 LATER_KEYWORDS = frozenset({"goto"})
 
+# As everywhere in the repository.
+LONGEST_LINE = 120
+
 _INCLUDE = re.compile(r'^--- @include "(?P<name>[^"]+)"\s*$', re.MULTILINE)
 
 
@@ -89,6 +92,16 @@ def lint_library(name: str, text: str) -> list[Fault]:
     return []
 
 
+def lint_lines(name: str, text: str) -> list[Fault]:
+    """Check that a file, as it stands, can be read without scrolling."""
+    lines = enumerate(text.splitlines(), 1)
+    return [
+        Fault(name, at, f"longer than {LONGEST_LINE} characters", line)
+        for at, line in lines
+        if len(line) > LONGEST_LINE
+    ]
+
+
 def lint_includes(name: str, text: str) -> list[Fault]:
     """Check that what a file includes exists, is a library, and is used by this very file."""
     faults = []
@@ -120,6 +133,7 @@ def lint_all() -> list[Fault]:
     for name in names:
         text = (lua_dir() / f"{name}.lua").read_text(encoding="utf-8")
         included.update(match["name"] for match in _INCLUDE.finditer(text))
+        faults += lint_lines(name, text)
         faults += lint_includes(name, text)
         if name.startswith("lib/"):
             faults += lint_library(name, text)

@@ -1,9 +1,9 @@
 -- The limit of strategy "parallelism" now: what was learned, with the steps that were due since.
 --
--- A step is due after every interval without a failure. Below the base it goes up by time alone. Above the base it takes
--- evidence from the interval: a clean success, and four fifths of the limit in use at some time. An interval in which
--- nothing ran takes it back to the base. The evidence that was kept is of the interval that began at `at`; of those
--- after it nobody has called.
+-- A step is due after every interval without a failure. Below the base it goes up by time alone. Above the base it
+-- takes evidence from the interval: a clean success, and four fifths of the limit in use at some time. An interval in
+-- which nothing ran takes it back to the base. The evidence that was kept is of the interval that began at `at`; of
+-- those after it nobody has called.
 local function adapt(path, scope, word)
   local learned, adapted = scope.learned, scope.adapted
   if not adapted then

@@ -4,9 +4,9 @@
 --- @include "lib/usage_block"
 -- What keeps a request with this ticket from being granted now, or nil where it fits.
 --
--- Of several reasons an empty account is told first, and a pause that only an operator ends; then one that names a time, the latest of them;
--- then a full concurrency limit; then that somebody with a lower ticket waits for one of the scopes. A rate or a pause
--- is met only by time, so `at` is then the earliest moment that a grant is possible.
+-- Of several reasons an empty account is told first, and a pause that only an operator ends; then one that names a
+-- time, the latest of them; then a full concurrency limit; then that somebody with a lower ticket waits for one of the
+-- scopes. A rate or a pause is met only by time, so `at` is then the earliest moment that a grant is possible.
 local function blocked(path, want, ticket)
   if path.unknown then return {scope = 0, dimension = 'unknown', used = 0, limit = 0, at = 0} end
   if path.quiet > path.now then

@@ -49,8 +49,8 @@ local function commit_learned(path, scope)
   end
   local gated_until = tonumber(string.match(learned.gate or '', '^%d+') or 0)
   -- A scope that nobody here knows has no state that could say so.
-  local resting = gated_until <= path.now and scope.penalty == 0 and not learned.reduced and not learned.breaker and not learned.quota
-    and not learned.failures and scope.paced <= path.now and scope.pause + 1000 <= path.now
+  local resting = gated_until <= path.now and scope.penalty == 0 and not learned.reduced and not learned.breaker
+    and not learned.quota and not learned.failures and scope.paced <= path.now and scope.pause + 1000 <= path.now
     and passed(learned.episodes, 30000) and passed(learned.grown, 600000)
   if not scope.unknown and resting == scope.flagged and (#fields > 0 or #gone > 0 or scope.tend) then
     redis.call('HSET', scope.state, 'learned', resting and '0' or '1')

@@ -4,9 +4,12 @@
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
   if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
-  for member, expiry in pairs(scope.held or {}) do redis.call('ZADD', scope.leases, string.format('%.0f', expiry), member) end
+  for member, expiry in pairs(scope.held or {}) do
+    redis.call('ZADD', scope.leases, string.format('%.0f', expiry), member)
+  end
   local lives = math.max(2 * path.ttl, path.lingers or 0, scope.lingers or 0)
-  if (scope.tend or lives > 2 * path.ttl or #added > 0 and scope.was_empty) and redis.call('PTTL', scope.leases) < lives then
+  local look = scope.tend or lives > 2 * path.ttl or #added > 0 and scope.was_empty
+  if look and redis.call('PTTL', scope.leases) < lives then
     redis.call('PEXPIRE', scope.leases, lives)
   end
   if scope.late and #scope.late > 0 then

@@ -34,7 +34,8 @@ local function effective(path, scope)
       limit = math.max(math.floor(limit / (scope.penalty + 1)), 1)
     elseif scope.penalty > 0 then
       scope.slow = scope.penalty + 1
-      scope.slow_until = now + math.ceil(strategy.half_life * math.log(scope.penalty / least_penalty()) / math.log(2)) + 1
+      local half_lives = math.log(scope.penalty / least_penalty()) / math.log(2)
+      scope.slow_until = now + math.ceil(strategy.half_life * half_lives) + 1
     end
   end
   load_gate(path, scope)

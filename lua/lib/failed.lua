@@ -3,8 +3,9 @@
 --- @include "lib/breaker_of"
 --- @include "lib/cut"
 --- @include "lib/listen"
--- Learn that a call has failed: one that was admitted at `at`, and has this lease id. Returns whether it was the first to
--- tell of its episode. Overload and errors have an epoch of their own (`stall`), so that they hide no 429 of the same time.
+-- Learn that a call has failed: one that was admitted at `at`, and has this lease id. Returns whether it was the first
+-- to tell of its episode. Overload and errors have an epoch of their own (`stall`), so that they hide no 429 of the
+-- same time.
 local function failed(path, scope, letter, at, id, dimension)
   local learned, strategy, now = scope.learned, scope.strategy, path.now
   local failures, open, needed = string.match(strategy.B or '', '^(%d+),(%d+),(%d+)$')

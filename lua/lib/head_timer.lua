@@ -1,10 +1,9 @@
 --- @include "lib/deliver"
 --- @include "lib/rises_at"
--- When the head of the queue is worth another try with nobody calling: its block's time, or for a full
--- concurrency limit the nearest lease expiry or the moment at which a reduced limit rises. The head's process keeps the one timer for it: returned here if that
--- is the caller, sent if it is another and the head is new, or its limits are: an operator calls, a failure was told, a slot
--- cools. 0: no timer of
--- the caller's.
+-- When the head of the queue is worth another try with nobody calling: its block's time, or for a full concurrency
+-- limit the nearest lease expiry or the moment at which a reduced limit rises. The head's process keeps the one timer
+-- for it: returned here if that is the caller, sent if it is another and the head is new, or its limits are: an
+-- operator calls, a failure was told, a slot cools. 0: no timer of the caller's.
 local function head_timer(path)
   local head = path.head
   if not head or not head.block then return 0 end

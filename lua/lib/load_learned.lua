@@ -8,6 +8,7 @@
 --     pause        until when nobody sends
 --     episodes     "<count> <at>" of failures without a clean success between; grown: of pauses that grow
 --     breaker      "<until> <good> <needed> <open ms> <probe>", quota: the same for an empty account
+--     resumed      when an operator said that the account is in order: calls admitted before say nothing of it any more
 --     failures     in a row, of a closed breaker
 --     shown        the limit that was last announced
 --     gate, usage, grants, recent, wanted, blind, poller, polling, cap    of a usage source, see load_gate()
@@ -21,7 +22,8 @@ local function load_learned(scope, now)
   local counted = '^' .. few .. ' (%d+)$'
   local breaker = '^(%d+) ' .. few .. ' ' .. few .. ' %d+ %S+$'
   local fields = {
-    {'cut', '^(%d+)$', 5000}, {'stall', '^(%d+)$', 5000}, {'pause', '^(%d+)$', day}, {'paced', '^(%d+)$', 7 * day},
+    {'cut', '^(%d+)$', 5000}, {'stall', '^(%d+)$', 5000}, {'resumed', '^(%d+)$', 5000},
+    {'pause', '^(%d+)$', day}, {'paced', '^(%d+)$', 7 * day},
     {'penalty', '^%S+ (%d+)$', minutes}, {'reduced', '^' .. few .. ' ' .. few .. ' (%d+)$', minutes},
     {'parallel', '^%S+ (%d+) ' .. few .. ' ' .. few .. ' ' .. few .. '$', minutes},
     {'episodes', counted, 2 * day}, {'grown', counted, 2 * day},

@@ -4,8 +4,8 @@
 --
 -- Calls are spread where a penalty slows the rates of a scope, by their reduced speed (windows above an hour do not
 -- count, unless there are no others); and in the first second after a pause, so that not everybody sends at its end:
--- then one whole limit is spread over the second (where it is below ten, at ten a second), or rates at their speed where
--- that is less; each call 0.5 to 1.5 of its share, by what its random id says.
+-- then one whole limit is spread over the second (where it is below ten, at ten a second), or rates at their speed
+-- where that is less; each call 0.5 to 1.5 of its share, by what its random id says.
 local function pace(path, scope, id, want)
   local gap, fallback = 0, 0
   for _, rate in ipairs(scope.rates) do

@@ -15,8 +15,9 @@
 --
 -- `lesson`: a letter, then by commas: ms that the provider wants to wait (-1: it has not said), what was exceeded, and
 -- the length of a pause where it has not said (none: it grows)
---     o success, clean (of a report: and ms that it took)    t throttled    v overloaded    w timeout    e error    q quota
---     k success, clean, that nobody has asked for: told only while somebody listens
+--     o success, clean (of a report: and ms that it took)
+--     k the same, that nobody has asked for: told only while somebody listens
+--     t throttled    v overloaded    w timeout    e error    q quota
 --     c cancelled, which says nothing of the provider
 --     !<cause>            a penalty for this cause, whatever the epoch
 local function react(path, lesson, at, id)
@@ -35,6 +36,8 @@ local function react(path, lesson, at, id)
   if cause then
     cut(path, scope, '', cause)
   elseif letter == 'q' then
+    -- It began before an operator said that the account is in order.
+    if at < (tonumber(scope.learned.resumed) or 0) then return end
     -- Calls that were in flight together learn of it with times of their own: the longest holds.
     local until_ms = tonumber(string.match(scope.learned.quota or '', '^%d+')) or 0
     trip(path, scope, 'quota', math.max(hint, until_ms - path.now, 1), 1)

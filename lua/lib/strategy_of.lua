@@ -11,7 +11,8 @@
 local function strategy_of(scope)
   if scope.strategy then return scope.strategy end
   local strategy, words = {}, string.match(scope.agreed, ' (%u.*)$')
-  strategy.reacts = words ~= nil or string.find(scope.in_force, '^c%d') ~= nil or string.find(scope.in_force, '=') ~= nil
+  local limited = string.find(scope.in_force, '^c%d') or string.find(scope.in_force, '=')
+  strategy.reacts = words ~= nil or limited ~= nil
   if strategy.reacts then
     words = words or 'P10000,30000,rate_limit=2000,capacity=1500,timeout=1000,schema_violation=500'
     -- What is not spelt so is left out: the store is not trusted.

@@ -6,7 +6,8 @@
 -- ARGV  namespace, provider and model as the program spells them; --all as the last one also removes leases,
 --       waiters, agreed limits and what operators have set, and for a whole namespace its instances
 -- Returns the number of keys removed
--- Writes deletions only: windows, what was learned from failures, pauses, and our keys that hold a wrong type. The same effect as Client.reset().
+-- Writes deletions only: windows, what was learned from failures, pauses, and our keys that hold a wrong type. The same
+--       effect as Client.reset().
 -- Cost: O(keys in the database). On Redis Cluster run it on every primary.
 local arguments, all = {}, false
 for i = 1, #ARGV do
@@ -32,9 +33,9 @@ if arguments[2] then
   prefixes = {base .. 'm:' .. scope .. ':', base .. 'q:m:' .. scope .. ':', base .. 'q:m:' .. scope .. '~'}
   if not arguments[3] then prefixes[4] = base .. 'p:' .. scope .. ':' end
 end
-local kinds = {state = 'hash', windows = 'hash', leases = 'zset', index = 'zset', learned = 'hash', records = 'hash', graves = 'zset',
-  queue = 'zset', claims = 'zset', store = 'hash', instances = 'zset', paths = 'zset', profiles = 'hash',
-  overrides = 'hash', journal = 'list'}
+local kinds = {state = 'hash', windows = 'hash', leases = 'zset', index = 'zset', learned = 'hash', records = 'hash',
+  graves = 'zset', queue = 'zset', claims = 'zset', store = 'hash', instances = 'zset', paths = 'zset',
+  profiles = 'hash', overrides = 'hash', journal = 'list'}
 
 local function ours(key)
   for _, prefix in ipairs(prefixes) do

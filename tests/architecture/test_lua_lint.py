@@ -59,6 +59,12 @@ def test_what_is_not_portable_is_found(text: str, what: str) -> None:
     assert [what in fault.what for fault in faults] == [True]
 
 
+def test_lines_are_no_longer_than_elsewhere() -> None:
+    assert lua_lint.lint_lines("sample", "--" + 118 * "é" + "\nreturn 1") == []
+    (fault,) = lua_lint.lint_lines("sample", "return 1\n--" + 119 * "x")
+    assert (fault.line, fault.what) == (2, "longer than 120 characters")
+
+
 def test_a_fault_says_where() -> None:
     (fault,) = lua_lint.lint("sample", "local a = 1\nlocal b = a\n\nreturn typo + b")
     assert str(fault) == (

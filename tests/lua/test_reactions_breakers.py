@@ -249,3 +249,26 @@ def test_an_operator_closes_them(make_store: MakeStore, clock: DrivenClock, verb
     assert one.acquire(MODEL).answer.dimension == "breaker"
     store.configure(SCOPE, verb)
     assert all(each.granted for each in one.send([one.request(MODEL) for _ in range(5)]))
+
+
+@pytest.mark.covers("RT-12", "RT-19")
+@pytest.mark.parametrize("verb", ["calm", "resume"])
+def test_calls_of_before_do_not_empty_an_account_that_has_been_paid(
+    make_store: MakeStore, clock: DrivenClock, verb: str
+) -> None:
+    """What they have met was over when the operator resumed. What calls that began afterwards meet counts."""
+    store = make_store()
+    one, two = store.instance(), store.instance()
+    late = [two.acquire(MODEL) for _ in range(2)]
+    one.call(MODEL, QUOTA)
+    clock.advance(30)
+    store.configure("p:openai", verb)
+    two.release(MODEL, late[0].id, lesson=QUOTA)
+    two.report(MODEL, QUOTA)
+    held = one.acquire(MODEL)
+    assert held.granted, "a report without a lease is of a call that began 5 s ago"
+    clock.advance(1)
+    one.release(MODEL, held.id, lesson=QUOTA)
+    assert one.acquire(MODEL).answer.dimension == "quota"
+    two.release(MODEL, late[1].id, lesson="o")
+    assert one.acquire(MODEL).answer.dimension == "quota", "nor is their success a sign"

@@ -24,7 +24,7 @@ ALL = [Parallelism(recovery_interval=0.01), Decrement(restore_after=5.0), Penalt
 NOW = str(START_MS - 1000)
 # A word as scripts write it, of each field.
 FIELDS = {
-    "cut": [NOW], "stall": [NOW], "penalty": ["2.0", NOW], "parallel": ["3.5", NOW, "3", "1", "0"],
+    "cut": [NOW], "stall": [NOW], "resumed": [NOW], "penalty": ["2.0", NOW], "parallel": ["3.5", NOW, "3", "1", "0"],
     "reduced": ["3", "4", NOW], "paced": [NOW], "pause": [NOW], "episodes": ["3", NOW], "grown": ["3", NOW],
     "breaker": [NOW, "1", "1", "30000", "x"], "quota": [NOW, "1", "1", "30000", "x"], "failures": ["3"], "shown": ["3"],
     "history": [NOW, "t", "3", "2", "r"], "responses": ["3"],
