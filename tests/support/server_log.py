@@ -15,13 +15,18 @@ _ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|.)")
 _PLAIN = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
-    """One command of a client, and those that its script called in turn. `at` is the server's clock, in seconds."""
+    """
+    One command of a client, and those that its script called in turn.
+
+    `at` and `last_at` are the server's clock, in seconds: when it began, and when the last of its script's calls did.
+    """
 
     at: float
     words: list[bytes]
     inner: list[list[bytes]] = field(default_factory=list)
+    last_at: float = 0.0
 
     @property
     def name(self) -> str:
@@ -76,16 +81,19 @@ class ServerLog:
             if match is None:
                 continue
             words = [_unescaped(word) for word in _WORD.findall(match[3])]
+            at = float(match[1])
             if match[2] == b"lua":
                 found[-1].inner.append(words)
+                found[-1].last_at = at
             else:
-                found.append(Command(float(match[1]), words))
+                found.append(Command(at, words, last_at=at))
         return found
 
     def lease_counts(self, key: str) -> Iterator[tuple[float, int]]:
         """After each command that wrote to a leases key: the server's time, and how many leases were unexpired.
 
-        A script reads its clock before the time told here, so what counted for it may only have ended since.
+        They are counted as of the script's last call. Its own clock is read between the first and that one, maybe
+        long after the first where the machine is busy: what was over for it is over here.
         """
         expiries: dict[bytes, int] = {}
         for command in self.commands():
@@ -93,7 +101,7 @@ class ServerLog:
             for words in (command.words, *command.inner):
                 changed = _apply(expiries, words, key.encode()) or changed
             if changed:
-                now = int(command.at * 1000)
+                now = int(command.last_at * 1000)
                 yield command.at, sum(expiry > now for expiry in expiries.values())
 
 
