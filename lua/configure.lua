@@ -79,7 +79,7 @@ figures = table.concat(list, ' ')
 local anew = verb == 'forgive' and ARGV[3] == '0' or verb == 'set' and string.find(' ' .. ARGV[3], ' c%d')
 local forgets = anew and REDUCED or (verb == 'calm' or verb == 'resume') and STOPPED
 -- Where it holds a wrong type, that has to end the call before its first write.
-if forgets then redis.call('HLEN', KEYS[5]) end
+local quota = forgets and redis.call('HGET', KEYS[5], 'quota')
 -- Calming belongs to the resume of a provider, which has been written down.
 if verb ~= 'calm' then
   redis.call('LPUSH', KEYS[4], string.format('%.0f', now) .. ':' .. ARGV[4])
@@ -87,7 +87,7 @@ if verb ~= 'calm' then
   redis.call('PEXPIRE', KEYS[4], 2678400000)
 end
 if verb == 'note' then return {0, now, figures, pause} end
-if forgets == STOPPED and redis.call('HEXISTS', KEYS[5], 'quota') == 1 then
+if forgets == STOPPED and quota then
   -- What calls of before have still to say of the account is no news.
   redis.call('HSET', KEYS[5], 'resumed', string.format('%.0f', now))
   redis.call('PEXPIRE', KEYS[5], 604800000)

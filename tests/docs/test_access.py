@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from ratelease import Client, Limits, Outcome
+from ratelease import Client, Limits, Operator, Outcome
+from ratelease.core.scripts import SCRIPTS
+from ratelease.errors import StoreUnavailable
+from ratelease.store.lua_source import load_script
 from ratelease.testing import RedisServer, config
 from support.redis_cluster import RedisCluster
 from support.repository import ROOT
@@ -16,20 +19,63 @@ from support.wait_until import wait_until
 LIMITS = {"openai/gpt-4o": Limits(rpm=500, concurrency=1), "total": Limits(concurrency=5)}
 
 
+RULES = re.findall(r"^ACL SETUSER ratelease .*$", (ROOT / "docs" / "operations.md").read_text("utf-8"), re.MULTILINE)
+CALL = re.compile(r"(?:redis\.call|chunked)\('([A-Z]+)'")
+
+
 @pytest.fixture
 def rule() -> list[str]:
-    """The line of the page, as the arguments of one command."""
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    found = re.search(r"^ACL SETUSER .*$", page, re.MULTILINE)
-    assert found
-    return found[0].split(" ")
+    """The line of the page for clients, as the arguments of one command."""
+    return RULES[0].split(" ")
+
+
+@pytest.fixture
+def operators() -> list[str]:
+    """The line that operators need in addition."""
+    return next(rule for rule in RULES if "+lpush" in rule).split(" ")
+
+
+def _url(server: RedisServer, *rules: list[str]) -> str:
+    """The server's URL for a user with these rights."""
+    with redis.Redis.from_url(server.url) as admin:
+        for rule in rules:
+            assert admin.execute_command(*rule) in (b"OK", "OK", True)
+    return server.url.replace("redis://", "redis://ratelease:CHANGE-ME@")
 
 
 def _client(server: RedisServer, rule: list[str]) -> Client:
-    with redis.Redis.from_url(server.url) as admin:
-        assert admin.execute_command(*rule) in (b"OK", "OK", True)
-    url = server.url.replace("redis://", "redis://ratelease:CHANGE-ME@")
-    return Client(url, limits=LIMITS, config=config())
+    return Client(_url(server, rule), limits=LIMITS, config=config())
+
+
+def test_every_command_of_a_script_is_allowed(rule: list[str], operators: list[str]) -> None:
+    """Whichever way a script takes."""
+    for script in SCRIPTS:
+        allowed = {*rule, *operators} if script == "configure" else set(rule)
+        used = {f"+{command.lower()}" for command in CALL.findall(load_script(script))}
+        assert used <= allowed, script
+
+
+def test_the_proposed_operator_may_use_every_verb(
+    each_server: RedisServer, rule: list[str], operators: list[str]
+) -> None:
+    """With both lines; a user without the second is told what is missing."""
+    with _client(each_server, rule) as client:
+        with pytest.raises(StoreUnavailable, match=r"forbids its user .*docs/operations\.md"):
+            client.operator.pause("openai")
+        lease = client.acquire("openai", "gpt-4o")
+        with Operator(_url(each_server, operators)) as operator:
+            operator.set_limits("openai", "gpt-4o", Limits(concurrency=3))
+            operator.penalize("openai", "gpt-4o", "capacity")
+            operator.forgive("openai", "gpt-4o")
+            operator.unset_limits("openai", "gpt-4o")
+            operator.pause("openai")
+            assert not client.try_acquire("openai", "o3")
+            operator.resume("openai")
+            assert operator.status().scope("openai/gpt-4o").in_flight == 1
+            assert len(operator.instances()) == 1
+            assert operator.reset(reason="test") > 0
+            assert len(operator.journal()) == 7
+        lease.release()
 
 
 def test_the_proposed_user_is_sufficient(each_server: RedisServer, rule: list[str]) -> None:
@@ -53,11 +99,9 @@ def test_the_proposed_user_is_sufficient(each_server: RedisServer, rule: list[st
 
 def test_the_proposed_user_is_sufficient_on_a_cluster(redis_cluster: RedisCluster, rule: list[str]) -> None:
     """With what the page adds for that, while its slot moves; and nothing shows the password."""
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    added = re.search(r"^ACL SETUSER ratelease \+asking .*$", page, re.MULTILINE)
-    assert added
+    added = next(rule for rule in RULES if "+asking" in rule).split(" ")
     for server in redis_cluster.servers:
-        for command in (rule, added[0].split(" ")):
+        for command in (rule, added):
             redis_cluster.client(server).execute_command(*command)
     owner, target, _ = redis_cluster.servers
     namespace = redis_cluster.namespace_on(owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -100,6 +101,18 @@ def replied(error: BaseException) -> bool:
     return isinstance(error, redis.exceptions.ResponseError) and cure(error) is not Cure.RECONNECT
 
 
+def _is_forbidden(error: BaseException, told: str) -> bool:
+    """Whether the store's user lacks a right: to a command, a key or a channel, by itself or inside a script."""
+    # Redis 6 has no word of its own for what is forbidden inside a script, nor has redis-py a class for it.
+    signs = ("NOPERM", "ACL failure", "The user executing the script can't")
+    return isinstance(error, redis.exceptions.NoPermissionError) or any(sign in told for sign in signs)
+
+
+def _reason(told: str) -> str:
+    """What a script's error says, without the place in the script that Redis puts before or behind it."""
+    return re.sub(r"^.*@user_script: ?\d+: |,? script: (?:\w+, )?on @user_script:.*$| \(call to f_.*$", "", told)[:200]
+
+
 def translate(error: BaseException, label: str) -> RateleaseError:
     """Our error for what Redis or redis-py raised; `label` is the store's address without secrets."""
     if isinstance(error, RateleaseError):
@@ -114,6 +127,11 @@ def translate(error: BaseException, label: str) -> RateleaseError:
         )
     if isinstance(error, redis.exceptions.AuthenticationError):
         return StoreUnavailable(f"the store at {label} refused the user or password: check the URL's credentials")
+    if _is_forbidden(error, told):
+        return StoreUnavailable(
+            f"the store at {label} forbids its user something that ratelease needs ({_reason(told)!a}): "
+            "docs/operations.md lists the access rights of clients and of operators"
+        )
     if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
         return away(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
     if redirect(error) is not None and MARK not in label:
