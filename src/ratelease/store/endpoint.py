@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import hiredis
 import redis
@@ -18,12 +18,55 @@ from redis.retry import Retry
 from ..config import Config
 from ..errors import ConfigError
 from .faults import Cure, cure, is_down, redirect
-from .nodes import Node, Nodes, cluster_of
+from .nodes import MARK, Node, Nodes, cluster_of
 
 # Seconds: what a step of a handshake gets at least, since 0 would mean not to wait at all.
 SHORTEST_STEP = 0.01
 
 SCHEMES = ("memory", "redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+
+_ENCODE_IT = "Percent-encode a password in it: urllib.parse.quote(password, safe='')"
+
+
+# What people write for a scheme that there is not.
+_INSTEAD = {
+    "valkey": "write redis:// for Valkey as well",
+    "valkeys": "write rediss:// for Valkey as well",
+    "redis+sentinel": "Sentinel is not supported: name the primary, or use redis+cluster://",
+}
+
+
+def _parts(url: str) -> SplitResult:
+    """
+    The parts of a store's URL.
+
+    A password with a sign that ends a URL's host, as / ? and #, moves what follows into another part of it: to where it
+    is shown, or looked up as a host. So nothing of such a URL is quoted.
+
+    Raises:
+
+        ConfigError: It has no known scheme, cannot be split, or its password is not percent-encoded.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{each}://" for each in SCHEMES)
+        instead = f": {_INSTEAD[scheme]}" if scheme in _INSTEAD else ""
+        shown = scheme if scheme.isalnum() or instead else "…"
+        raise ConfigError(f"the store's URL begins with '{shown}://', but only {known} are known{instead}")
+    try:
+        parts = urlsplit(url)
+        port = None if MARK in scheme else parts.port
+    except ValueError:
+        raise ConfigError(f"the store's {scheme}:// URL cannot be read: is its port a number? {_ENCODE_IT}") from None
+    bare = any("@" in option.partition("=")[0] for option in parts.query.split("&"))
+    behind = "@" in parts.fragment or bare or ("@" in parts.path and (scheme != "unix" or ":" in parts.netloc))
+    if scheme != "memory" and behind:
+        raise ConfigError(f"the store's {scheme}:// URL has an @ behind its host. {_ENCODE_IT}")
+    if scheme in ("redis", "rediss") and not parts.path.strip("/").isdecimal() and parts.path not in ("", "/"):
+        raise ConfigError(
+            f"the store's {scheme}:// URL ends with no number of a database: write redis://host:{port or 6379}/0"
+        )
+    return parts
 
 
 class Endpoint:
@@ -36,10 +79,8 @@ class Endpoint:
 
     def __init__(self, config: Config) -> None:
         self.url = config.url
-        self.scheme = urlsplit(config.url).scheme
-        if self.scheme not in SCHEMES:
-            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ConfigError(f"the store's URL begins with '{self.scheme}://', but only {known} are known")
+        self._parts = _parts(config.url)
+        self.scheme = self._parts.scheme
         self.shared = self.scheme != "memory"
         if config.require_shared and not self.shared:
             raise ConfigError(
@@ -61,9 +102,8 @@ class Endpoint:
     @property
     def label(self) -> str:
         """The address without user and password."""
-        parts = urlsplit(self.url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
+        host = self._parts.netloc.rpartition("@")[2]
+        return f"{self.scheme}://{host}{self._parts.path}"
 
     def _options(self, retry: Any) -> dict[str, Any]:
         return {
