@@ -398,7 +398,8 @@ class Client(MakesTargets, Learns, Watches, Shell):
 
     def reset(self, provider: str | None = None, model: str | None = None, *, all: bool = False) -> int:
         """
-        Clear the windows and pauses of a model, a provider with its models, or the namespace, for every instance.
+        Clear the windows and pauses of a model, a provider with its models, the total ("total"), a pool
+        ("pool:<name>"), or without names of all, for every instance.
 
         Leases, waiters and what operators have set stay, unless `all` is given. Keys of ours that hold a wrong type are
         removed. Returns the number of keys removed.

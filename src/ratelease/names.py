@@ -44,6 +44,23 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def check_provider(name: object, *, alone: bool = False) -> str:
+    """
+    Return a provider's name, case-folded. `alone`: it was given without a model.
+
+    Raises:
+
+        ConfigError: As :func:`check_name`; or it names another kind of scope, or a provider and a model in one.
+    """
+    provider = check_name(name, "provider").casefold()
+    if provider == "total" or provider.startswith("pool:"):
+        raise ConfigError(f"provider {provider!a} is no provider: that is what the total and pools are called")
+    if alone and "/" in provider:
+        owner, _, model = provider.partition("/")
+        raise ConfigError(f"provider {provider!a} has a slash: give the names apart, as in ({owner!a}, {model!a})")
+    return provider
+
+
 def normal_form(name: str) -> str:
     """Spell a name as environment variables do: upper case, letters and digits alone. gemini-1.5-pro is GEMINI15PRO."""
     return "".join(char for char in name.upper() if char.isalnum())
@@ -105,6 +122,12 @@ def split_key(key: object) -> tuple[str, str | None]:
     if not isinstance(key, str) or not key.strip():
         raise ConfigError(f"a key of limits must be 'provider/model', 'provider' or 'total', not {key!a}")
     provider, slash, model = key.casefold().partition("/")
+    if provider.startswith("pool:"):
+        raise ConfigError(
+            f"limits[{key!a}]: pools have an argument of their own: pools={{{provider[5:]!a}: Pool(limits=…)}}"
+        )
+    if provider == "total" and slash:
+        raise ConfigError(f"limits[{key!a}]: 'total' stands for all providers together, it has no models")
     if provider.strip("*") == "" or (slash and not model):
         raise ConfigError(f"limits[{key!a}]: name a provider; a bare '*' would hide every mistake in a name")
     if "*" in provider:

@@ -12,14 +12,13 @@ from .config import Config
 from .core.feedback import cause_of
 from .core.instances import Instance
 from .core.journal import Deed
-from .core.keys import Keyspace, credential_label, make_path
+from .core.keys import Keyspace, credential_label, scope_of
 from .core.model import Figures, figure_name, figures_of, overrides_of
 from .core.session import Session
 from .core.status import Status
 from .core.tending import Steps, Tending
 from .errors import ConfigError
 from .limits import Limits
-from .names import check_name
 from .settings import settle
 from .shell import Seconds, seconds_of
 from .store.endpoint import Endpoint
@@ -46,17 +45,6 @@ class _Verbs:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.label} namespace={self._config.namespace!r}>"
-
-    def _scope(self, provider: str, model: str | None) -> str:
-        """The scope that two names mean."""
-        name = check_name(provider, "provider").casefold()
-        if model is not None:
-            return make_path(name, check_name(model, "model").casefold(), (), self._credential).scopes[0]
-        if name == "total":
-            return "t"
-        if name.startswith("pool:"):
-            return make_path("-", "-", (check_name(name[5:], "pool"),), None).scopes[1]
-        return make_path(name, "-", (), self._credential).scopes[1]
 
     def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[Figures]:
         if not isinstance(limits, Limits):
@@ -102,7 +90,7 @@ class _Verbs:
         return self._configure(provider, model, "forgive", str(round(keep * 1000)), reason)
 
     def _configure(self, provider: str, model: str | None, verb: str, what: str, reason: str) -> Steps[Figures]:
-        scope = self._scope(provider, model)
+        scope = scope_of(provider, model, self._credential)
         if not isinstance(reason, str):
             raise ConfigError(f"reason must be text, not {reason!r}")
 
@@ -221,7 +209,8 @@ class Operator(_Verbs):
         self, provider: str | None = None, model: str | None = None, *, all: bool = False, reason: str = ""
     ) -> int:
         """
-        Clear windows and pauses of a model, a provider with its models, or the namespace, for every instance.
+        Clear windows and pauses of a model, a provider with its models, the total, a pool, or without names of all, for
+        every instance.
 
         Leases, waiters and what is set stay, unless `all` is given. Keys of ours that hold a wrong type are removed.
         Returns the number of keys removed.

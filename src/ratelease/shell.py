@@ -26,7 +26,7 @@ from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
 from .errors import ConfigError
 from .limits import Limits, Pool
-from .names import check_name
+from .names import check_name, check_provider
 from .settings import settle
 from .store import wire
 from .store.endpoint import forget_parent
@@ -202,7 +202,7 @@ class Shell:
         line = self._lines.get((provider, model, names)) if _all_text(provider, model, *names) else None
         if line is None:
             line = self._rt.line(
-                check_name(provider, "provider").casefold(),
+                check_provider(provider),
                 check_name(model, "model").casefold(),
                 tuple(check_name(pool, "pool").casefold() for pool in names),
             )
@@ -345,7 +345,7 @@ class Shell:
             raise ConfigError("limits: give both provider and model, or neither")
         paths = [line.path for line in runtime.lines()]
         if provider is not None and model is not None:
-            names = check_name(provider, "provider").casefold(), check_name(model, "model").casefold()
+            names = check_provider(provider), check_name(model, "model").casefold()
             paths = [runtime.path(*names)]
 
         def steps() -> Steps[EffectiveLimits]:

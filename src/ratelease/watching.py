@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .checks import is_number, shown
 from .core.provider_usage import UsageSource, getter_of
 from .errors import ConfigError
-from .names import check_name
+from .names import check_provider
 from .shell import Seconds, seconds_of
 from .store.usage_watch import GateSettings, UsageWatch
 
@@ -117,7 +117,7 @@ class Watches(Shell):
             faults.append(f"on_error must be a function that is not async: nobody would await {shown(on_error)}")
         owner = ""
         try:
-            owner = check_name(provider, "provider").casefold()
+            owner = check_provider(provider, alone=True)
         except ConfigError as error:
             faults.insert(0, str(error))
         if faults or ask is None:

@@ -111,6 +111,23 @@ async def test_an_unknown_keyword_is_a_type_error(nowhere) -> None:
         await nowhere.try_acquire("openai", "gpt-4o", wait=True)
 
 
+@pytest.mark.parametrize("provider", ["total", "Total", "pool:opus"])
+async def test_a_provider_is_not_called_as_what_several_share(nowhere, provider) -> None:
+    """Nobody could tell the two apart in a status."""
+    with pytest.raises(ConfigError, match="is no provider"):
+        await nowhere.acquire(provider, "gpt-4o")
+
+
+async def test_a_pool_that_nobody_knows_is_a_mistake_where_unknown_models_are(make_limiter) -> None:
+    """A misspelt pool would limit nothing. By default a request may name one that only an operator sets limits of."""
+    limits, pools = {"openai": Limits(rpm=5)}, {"opus": Pool(), "tenant:*": Pool()}
+    strict = make_limiter(limits=limits, pools=pools, unknown="error")
+    with pytest.raises(ConfigError, match="no limits are known for pool 'opsu'"):
+        await strict.acquire("openai", "gpt-4o", pools=["opus", "opsu"])
+    await strict.hold("openai", "gpt-4o", pools=["Opus", "tenant:acme"])
+    await make_limiter(limits=limits).hold("openai", "gpt-4o", pools=["opsu"])
+
+
 async def test_resetting_a_model_needs_its_provider(nowhere) -> None:
     """A model's name alone says nothing."""
     with pytest.raises(ConfigError, match="needs its provider"):
@@ -145,6 +162,8 @@ async def test_resetting_a_model_needs_its_provider(nowhere) -> None:
         ({"limits": {"openai/": Limits()}}, "name a provider"),
         ({"limits": {"open*/gpt": Limits()}}, "behind the slash"),
         ({"limits": {3: Limits()}}, "a key of limits"),
+        ({"limits": {"Pool:opus": Limits()}}, r"pools={'opus': Pool\(limits=…\)}"),
+        ({"limits": {"total/gpt-4o": Limits()}}, "'total' stands for all providers"),
         ({"pools": {"opus": Limits()}}, "must be a Pool"),
         ({"pools": {"": Pool()}}, "must be a Pool"),
     ],

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ratelease import Instance, Limits, Rate, Status
+from ratelease import Instance, Limits, Pool, Rate, Status
 from support.peer import Peer
 from support.wait_until import wait_until_async
 
@@ -191,6 +191,18 @@ async def test_reset_clears_the_windows_that_it_names_and_keeps_leases(make_limi
     assert await used() == [0, 0, 0, 0]
     assert await other.in_flight("openai/a") == 1
     assert all(lease.valid for lease in limiter.held)
+
+
+@pytest.mark.parametrize("name, others", [("total", "pool:small"), ("Pool:small", "total")])
+async def test_reset_takes_the_names_of_shared_scopes(make_limiter, name, others) -> None:
+    """As operators' other verbs do; every other scope keeps what it has counted."""
+    pools = {"small": Pool(["openai/*"], Limits(rpm=10))}
+    limiter = make_limiter(limits={"total": Limits(rpm=10), "openai": Limits(rpm=10)}, pools=pools)
+    await limiter.hold("openai", "gpt-4o")
+    assert await limiter.reset(name) == 1
+    status = await limiter.status()
+    used = {scope: status.scope(scope).rates[0].used for scope in ("total", "pool:small", "openai")}
+    assert used == {name.casefold(): 0, others: 1, "openai": 1}
 
 
 async def test_reset_of_everything_ends_leases_and_wakes_whoever_waited_for_them(make_limiter) -> None:

@@ -18,7 +18,7 @@ import hashlib
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from ..names import check_name
+from ..names import check_name, check_provider
 
 # How many names each kind of scope has, the credential's among them.
 _SCOPE_PARTS: dict[str, tuple[int, ...]] = {"m": (2, 3), "g": (1,), "p": (1, 2), "t": (0,)}
@@ -75,6 +75,24 @@ def make_path(provider: str, model: str, pools: tuple[str, ...], credential: str
             "t",
         )
     )
+
+
+def scope_of(provider: str, model: str | None, credential: str | None) -> str:
+    """
+    The scope that people mean: a model, or by one name a provider, "total" or "pool:<name>".
+
+    Raises:
+
+        ConfigError: A name cannot be one.
+    """
+    if model is not None:
+        return make_path(check_provider(provider), check_name(model, "model"), (), credential).scopes[0]
+    name = check_name(provider, "provider").casefold()
+    if name == "total":
+        return "t"
+    if name.startswith("pool:"):
+        return make_path("-", "-", (check_name(name[5:], "pool"),), None).scopes[1]
+    return make_path(check_provider(name, alone=True), "-", (), credential).scopes[1]
 
 
 def parse_path(name: str) -> Path | None:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, StoreCorrupt
-from ..names import check_name
 from . import scripts
 from .health import Health, health_of
 from .instances import Instance, decode_profile
 from .journal import Deed, pack_deed, read_deed
-from .keys import Keyspace, Path, encode, make_path, parse_path, scope_label
+from .keys import Keyspace, Path, make_path, parse_path, scope_label, scope_of
 from .model import Figures, Header, Line, figures_of
 from .scripts import Call
 from .session import Session
@@ -196,7 +195,7 @@ class Tending:
         self, provider: str | None, model: str | None, *, everything: bool, who: str = "", reason: str = ""
     ) -> Steps[int]:
         """
-        Clear the windows and pauses of a model, a provider with its models, or the namespace.
+        Clear the windows and pauses of a model, a provider with its models, the total, a pool, or the namespace.
 
         Raises:
 
@@ -204,8 +203,8 @@ class Tending:
         """
         if provider is None and model is not None:
             raise ConfigError("reset: a model needs its provider, as in reset('openai', 'gpt-4o')")
-        provider = None if provider is None else check_name(provider, "provider").casefold()
-        model = None if model is None else check_name(model, "model").casefold()
+        # Without a credential: whichever the clients have is meant.
+        scope = None if provider is None else scope_of(provider, model, None)
         try:
             lines = yield from self.lines()
         except StoreCorrupt:
@@ -218,7 +217,7 @@ class Tending:
             paths[nobody.name] = nobody
         removed = 0
         for path in paths.values():
-            meant = scopes_meant(path, provider, model)
+            meant = scopes_meant(path, scope)
             if any(meant):
                 line = scripts.foreign_line(self._keyspace, path)
                 call = scripts.reset(
@@ -244,13 +243,12 @@ def unknown_cause(cause: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"no penalty is known for {cause!a}: known are {', '.join(known)}. Penalty(weights=…) adds more")
 
 
-def scopes_meant(path: Path, provider: str | None, model: str | None) -> list[bool]:
-    """Which scopes of a path a reset of (provider, model) means; all for (None, None)."""
-    if provider is None:
+def scopes_meant(path: Path, scope: str | None) -> list[bool]:
+    """Which scopes of a path the reset of a scope means: a provider's models with it, everything for None."""
+    if scope is None:
         return [True] * len(path.scopes)
-    head = f":{encode(provider)}"
-    wanted = {f"m{head}:{encode(model)}"} if model is not None else {f"m{head}", f"p{head}"}
-    return [any(scope == name or scope.startswith(f"{name}:") for name in wanted) for scope in path.scopes]
+    wanted = (scope, f"m{scope[1:]}") if scope.startswith("p:") else (scope,)
+    return [any(each == name or each.startswith(f"{name}:") for name in wanted) for each in path.scopes]
 
 
 def _pairs(reply: Sequence[Any]) -> list[tuple[Any, float]]:

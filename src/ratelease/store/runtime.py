@@ -85,7 +85,7 @@ class Runtime:
 
         Raises:
 
-            ConfigError: No entry speaks of the model and unknown="error".
+            ConfigError: No entry speaks of the model, or of a pool, and unknown="error".
         """
         key = (provider, model, pools)
         line = self._lines.get(key)
@@ -115,7 +115,11 @@ class Runtime:
         found = self.book.resolve(provider, model, self.config.unknown)
         if "fallback" in found.sources.values():
             self._warn_of_fallback(f"{provider}/{model}")
-        limits = [found.limits, *(self.book.pool(pool) for pool in everything)]
+        of_pools = {pool: self.book.pool(pool) for pool in everything}
+        unknown = [ascii(pool) for pool, entry in of_pools.items() if entry is None]
+        if unknown and self.config.unknown == "error":
+            raise ConfigError(f"no limits are known for pool {', '.join(unknown)}: add it to pools, or set unknown")
+        limits = [found.limits, *of_pools.values()]
         limits += [self.book.provider(provider), self.book.total]
         keys = tuple(self.keyspace.path_keys(path))
         strategy = DEFAULT if self.config.strategy is None else self.config.strategy
