@@ -133,7 +133,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
 
             WaitTimeout: No lease by the deadline; at once where the binding rate cannot free before it.
 
-            ImpossibleRequest: It can never fit, or never while this thread holds what it waits for.
+            ImpossibleRequest: It can never fit, or never while this thread is within (`with`) the lease it waits for.
 
             QueueFull: As many callers wait for this path already as Config.max_waiting allows.
 

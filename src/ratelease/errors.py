@@ -6,7 +6,7 @@ Every error of ratelease. What the caller can do decides the class:
     ├── QueueFull                             ask less at once
     ├── QuotaExhausted                        the account is empty: waiting does not help
     ├── RetriesExhausted                      the provider kept failing
-    ├── LeaseLost                             stop, or go on knowing that the slot is no longer yours
+    ├── LeaseLost                             acquire again
     ├── ImpossibleRequest  (ValueError)       ask for less, or raise the limit
     ├── ConfigError        (ValueError)       mend an argument or a setting
     └── StoreUnavailable   (ConnectionError)  look at Redis
@@ -103,7 +103,11 @@ class RetriesExhausted(RateleaseError):
 
 
 class LeaseLost(RateleaseError):
-    """The lease expired before it was released: its slot may be in use by somebody else."""
+    """
+    The id of this acquire was withdrawn while it was on its way.
+
+    A lease that expires before its release raises nothing: `lease.lost`, `lease.valid` and `on_lost` tell.
+    """
 
 
 class ImpossibleRequest(RateleaseError, ValueError):

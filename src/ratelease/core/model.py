@@ -123,7 +123,7 @@ class Grant:
     watched: bool = False
 
 
-Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "failing", "quota", "withdrawn"]
+Reason = Literal["limit", "queued", "deadline", "paused", "recovering", "failing", "quota"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,9 @@ class Refusal(Plain):
 
         retry_after: Seconds until another try can succeed, as far as it is known; None if nobody can know.
 
-        reason: "limit", "queued" (others wait for the same), "deadline" (it cannot free in time), "paused" (`dimension`
-            is "pause"), "recovering" (the store has lost data and waits for holders), "failing" (a breaker is open),
-            "quota" (the account is empty), or "withdrawn".
+        reason: "limit", "queued" (others wait for the same), "paused" (`dimension` is "pause"), "recovering" (the store
+            has lost data and waits for holders), "failing" (a breaker is open), or "quota" (the account is empty).
+            "deadline" (it cannot free in time) comes as a WaitTimeout, never in a Refusal that a caller gets.
 
         share: The store is away, and `limit` is only this instance's share of the limit.
     """
