@@ -21,7 +21,7 @@ demo: $(VENV)/.demo ## watch a fleet use a provider's limit, without and with th
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/pytest -q -n $(WORKERS) -m "not faults and not soak" $(ARGS)
 
-faults: $(VENV)/.dev ## run the tests that kill, pause and cut off servers and processes
+faults: $(VENV)/.dev ## run the tests that kill, pause and cut off servers and processes, and those that take long
 	@$(BIN)/pytest -q -n $(WORKERS) -m "faults and not soak" $(ARGS)
 
 soak: $(VENV)/.dev ## run the tests that take minutes

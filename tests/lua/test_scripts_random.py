@@ -37,14 +37,13 @@ CLOCK = "driven-clock"
 class Recorder(Store):
     """A store that keeps every reply, and whose scripts may take the time from a key."""
 
-    def __init__(self, client: Any, *, clock_key: bool = False) -> None:
+    def __init__(self, client: Any, *, clock_key: bool = False, **settings: Any) -> None:
         def rewrite(_name: str, text: str) -> str:
             assert text.count("redis.call('TIME')") == 1
             return text.replace("redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK}', 0, 1)")
 
-        super().__init__(
-            client, limits=LIMITS, pools=POOLS, rewrite=rewrite if clock_key else None, lease_ttl=TTL, heartbeat=5.0
-        )
+        settings = {"lease_ttl": TTL, "heartbeat": 5.0, **settings}
+        super().__init__(client, limits=LIMITS, pools=POOLS, rewrite=rewrite if clock_key else None, **settings)
         self.replies: list[Any] = []
 
     def run(self, call: Call) -> Any:
@@ -214,7 +213,7 @@ def client_of_each(each_server: RedisServer) -> Iterator[Any]:
 
 
 @pytest.mark.covers("RL-28")
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS[:2], *(pytest.param(seed, marks=pytest.mark.faults) for seed in SEEDS[2:])])
 def test_every_server_answers_a_random_run_as_fakeredis_does(client_of_each: Any, seed: int) -> None:
     """Replies equal to the last value, times among them, and equal contents of all keys afterwards."""
     expected, left = replay_on_fakeredis(seed)
@@ -236,8 +235,9 @@ def test_the_scripts_as_they_are_sent_answer_alike_where_time_plays_no_part(
     with fakeredis.FakeRedis(server=fake_server) as fake:
         for client in (fake, client_of_each):
             client.flushall()
-            store = Recorder(client)
-            run(store, 3, 300, left_out=("set", "report", "usage"))
+            # Nothing ends while the run lasts, however busy the machine is.
+            store = Recorder(client, lease_ttl=300.0, claim_ttl=60.0)
+            run(store, 3, 150, left_out=("set", "report", "usage"))
             told.append([timeless(*each) for each in store.replies])
         fake.flushall()
     assert told[0] == told[1]

@@ -44,10 +44,17 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_changes_a_script(mutant) -> None:
+    """What the search below looks for is still there to be broken."""
+    assert any(mutant.right in load_script(script) for script in SCRIPTS)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
 @pytest.mark.covers("RL-01", "RL-02", "RL-10")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_found_out(fake_client, mutant) -> None:
     """One wrong word in the scripts makes the model of the fleet fail."""
-    assert any(mutant.right in load_script(script) for script in SCRIPTS), "the mutant changes nothing"
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine(fake_client, mutant.rewrite), settings=SETTINGS)

@@ -13,6 +13,8 @@ from support.store_view import StoreView
 from support.wait_until import wait_until
 from support.workers import Fleet
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.mark.covers("AD-07")
 def test_a_hundred_tasks_in_ten_processes_never_exceed_four(
