@@ -241,6 +241,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
                 return waiter.fresher(await self._exchange.acquire(request, self._store_deadline(request.deadline)))
             except StoreUnavailable as error:
                 outage.endure(error)
+                return outage.decide(waiter, error)
         return outage.decide(waiter)
 
     async def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
@@ -300,6 +301,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
                 return await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
                 outage.endure(error)
+                return gathering.decided_here(error)
         return gathering.decided_here()
 
     # ---- release -----------------------------------------------------------------------------------------------

@@ -291,6 +291,9 @@ class Client(MakesTargets, Learns, Watches, Shell):
                 return waiter.fresher(self._exchange.acquire(request, self._store_deadline(request.deadline), entered))
             except StoreUnavailable as error:
                 outage.endure(error)
+                if entered is not None:
+                    entered()
+                return outage.decide(waiter, error)
         if entered is not None:
             entered()
         return outage.decide(waiter)
@@ -352,6 +355,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
                 return self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
                 outage.endure(error)
+                return gathering.decided_here(error)
         return gathering.decided_here()
 
     # ---- release -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .core import admission
 from .core.admission import Outer
 from .core.model import Answer, Refusal, Request, Verdict
 from .core.scripts import Ending, withdrawals
+from .errors import StoreUnavailable
 from .store.hold import Hold
 from .store.runtime import Runtime
 from .store.waiter import Waiter
@@ -98,9 +99,9 @@ class Gathering:
             self.runtime.keeper.keep(hold)
         return holds
 
-    def decided_here(self) -> list[Answer]:
-        """What this process says of each request while the store is away."""
-        return [self.runtime.outage.decide(waiter) for waiter in self._waiters]
+    def decided_here(self, error: StoreUnavailable | None = None) -> list[Answer]:
+        """What this process says of each request while the store is away; `error` is how that was met."""
+        return [self.runtime.outage.decide(waiter, error) for waiter in self._waiters]
 
     def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
         """Take over what the store said of each request; raise what no wait would help."""

@@ -315,7 +315,7 @@ async def test_a_share_that_cannot_hold_the_request_is_as_closed(make: Make, pro
             ends.append(error)
     errors = [end for end in ends if isinstance(end, StoreUnavailable)]
     assert len(errors) == 1
-    assert "of openai concurrency the share of this instance, one of 2, is 0: the request needs 1" in str(errors[0])
+    assert "Of openai concurrency the share of this instance, one of 2, is 0: the request needs 1" in str(errors[0])
 
 
 @pytest.mark.covers("RL-12")

@@ -166,3 +166,27 @@ async def test_every_call_ends_in_time_and_as_the_policy_says(
             assert lease.valid
             await lease.release()
         assert view.in_flight() == 0
+
+
+@pytest.mark.covers("RD-01")
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("policy", ["closed", "local"])
+async def test_who_has_no_redis_is_told_so(store: Store, settings: Config, colour: str, policy: str) -> None:
+    """Whether the caller's own attempt or the background has found out: what is wrong, then what else would do."""
+    store.proxy.refuse()
+    for n in range(4):
+        limiter = Limiter(COLOURS[colour](limits=LIMITS, config=settings.replace(on_unavailable=policy)))
+        outage = limiter.client._rt.outage
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(limiter.callers.end)
+            stack.push_async_callback(limiter.close)
+            asked = limiter.acquire_many("openai", "gpt-4o", 2) if n % 2 else limiter.acquire("openai", "gpt-4o")
+            with pytest.raises(StoreUnavailable) as own:
+                await asked
+            await wait_until_async(lambda outage=outage: outage.away, description="the background knows")
+            with pytest.raises(StoreUnavailable) as known:
+                await limiter.try_acquire("openai", "gpt-4o")
+        for told in (str(own.value), str(known.value)):
+            assert told.startswith(f"the store at {store.proxy.url} cannot be reached (")
+            assert "is Redis running there, and the URL right?" in told
+            assert policy == "closed" or "set expected_instances" in told

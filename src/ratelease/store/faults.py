@@ -148,7 +148,9 @@ def translate(error: BaseException, label: str) -> RateleaseError:
         refused = f"the store at {label} refused: {text!a}"
         # A script that runs too long, data that is being loaded, a failover: it serves nobody, as if it were away.
         return StoreUnavailable(refused) if cure(error) is Cure.NONE else away(refused)
-    return away(f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there?")
+    return away(
+        f"the store at {label} cannot be reached ({type(error).__name__}): is Redis running there, and the URL right?"
+    )
 
 
 def only_late(error: StoreUnavailable) -> bool:

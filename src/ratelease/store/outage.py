@@ -136,6 +136,8 @@ class Outage:
             error.away = error.away and self._is_silent(error)
             if not error.away:
                 raise error
+            # The keeper may not know yet, and whoever is told that the store is away is told why.
+            self._reason = str(error)
         self._runtime.keeper.suspect()
         if self.policy == "closed":
             raise error
@@ -144,9 +146,11 @@ class Outage:
         patience = min(self._config.attempt_timeout, self._config.store_timeout)
         return not only_late(error) or time.monotonic() - self.heard >= patience
 
-    def decide(self, waiter: Waiter) -> Answer:
+    def decide(self, waiter: Waiter, error: StoreUnavailable | None = None) -> Answer:
         """
         Answer a request in the store's place. One that waits and has no room is queued here, and PARKED.
+
+        `error` is what the caller's own attempt has met, if it has made one: the cause of what is raised.
 
         Raises:
 
@@ -159,7 +163,7 @@ class Outage:
         if request.lingers and self.policy != "closed":
             self._runtime.keeper.restart(waiter)
         with self._lock:
-            block = None if self.policy == "open" else self._block(request, now, newcomer=True)
+            block = None if self.policy == "open" else self._block(request, now, error, newcomer=True)
             if isinstance(block, Answer):
                 return block
             if block is None:
@@ -181,10 +185,12 @@ class Outage:
             self._runtime.keeper.advance_soon()
         return answer
 
-    def _block(self, request: Request, now: int, *, newcomer: bool = False) -> Block | Answer | None:
+    def _block(
+        self, request: Request, now: int, error: StoreUnavailable | None = None, *, newcomer: bool = False
+    ) -> Block | Answer | None:
         """What keeps a request from being admitted by this instance's share. The lock is held."""
         if self.policy == "closed":
-            raise away(f"{self._gone()}, and on_unavailable is 'closed': nothing is admitted without it")
+            raise away(f"{self._gone(error)} Nothing is admitted without it: on_unavailable is 'closed'") from error
         specs, standing = self._specs(request.line), self.standing
         need = Need.of(request.n, request.weight, request.costs, specs, standing)
         never = too_large(specs, need, None)
@@ -192,16 +198,16 @@ class Outage:
             return self._answer(Verdict.IMPOSSIBLE, never, now)
         if standing is None:
             raise away(
-                f"{self._gone()}, and it has never said how many instances share the limits: set expected_instances, "
-                "or on_unavailable='open'"
-            )
+                f"{self._gone(error)} It has never said how many instances share the limits, so nothing is admitted "
+                "without it: to go on without it set expected_instances (on_unavailable='open' admits everything)"
+            ) from error
         short = too_large(specs, need, standing)
         if short is not None:
             raise away(
-                f"{self._gone()}, and of {scope_label(request.line.path.scopes[short.scope])} "
+                f"{self._gone(error)} Of {scope_label(request.line.path.scopes[short.scope])} "
                 f"{dimension_label(short.dimension)} the share of this instance, one of {standing.instances}, is "
                 f"{short.limit:,}: the request needs {short.used:,}"
-            )
+            ) from error
         self._digest()
         queue = self._queues.get(request.line.path.name)
         if newcomer and queue is not None:
@@ -211,9 +217,10 @@ class Outage:
                 return ahead or Block(0, "queue", 0, 0)
         return self._book.blocked(request.line, specs, need, self._use(), standing, now)
 
-    def _gone(self) -> str:
-        why = f" ({self._reason})" if self._reason else ""
-        return f"the store at {self._runtime.endpoint.label} is away{why}"
+    def _gone(self, error: StoreUnavailable | None = None) -> str:
+        """What is wrong with the store, as a sentence."""
+        why = str(error or self._reason)
+        return why if why.endswith("?") else f"{why}."
 
     def _specs(self, line: Line) -> list[ScopeSpec]:
         own = map(read_spec, line.specs)
@@ -354,7 +361,9 @@ class Outage:
         if error.away:
             if not self._is_silent(error):
                 return
-            self.away, self._reason = True, str(error)
+            # In this order: callers look at `away` first.
+            self._reason = str(error)
+            self.away = True
             self._tell_once(error)
             self._take_over()
             return
@@ -415,7 +424,8 @@ class Outage:
         """Note that the store answers: from now on it decides, also for those who wait here."""
         if self.away:
             self._returned_at = time.monotonic()
-        self.away, self._reason = False, ""
+        # The reason stays, for callers that have seen it away a moment ago.
+        self.away = False
         if self._queues:
             self._end_queues(None)
         admitted = sum(self.admissions.values())
@@ -451,7 +461,7 @@ class Outage:
                 if standing is None
                 else f"this instance, one of {standing.instances}, admits its share"
             )
-        logger.warning("leases cannot be renewed: %s. on_unavailable=%r: %s", error or self._gone(), self.policy, what)
+        logger.warning("leases cannot be renewed: %s on_unavailable=%r: %s", self._gone(error), self.policy, what)
 
 
 def _ms() -> int:
