@@ -11,7 +11,9 @@ from .core.provider_usage import UsageSource, getter_of
 from .errors import ConfigError
 from .names import check_provider
 from .shell import Seconds, seconds_of
+from .store.log import logger
 from .store.usage_watch import GateSettings, UsageWatch
+from .strategies import Parallelism
 
 if TYPE_CHECKING:
     # The other half of a client.
@@ -66,7 +68,8 @@ class Watches(Shell):
 
         Args:
 
-            provider: Whose usage, for this client's credential. Its scope needs a concurrency limit, or follow_limit.
+            provider: Whose usage, for this client's credential. Its scope needs a concurrency limit, or follow_limit;
+                a warning is logged where it has neither.
 
             get_usage: A function, coroutine function, or an object with such a method `get_usage`, see
                 :mod:`ratelease.usage`. It returns a :class:`ratelease.ProviderUsage`, or None where it does not know. A
@@ -90,7 +93,8 @@ class Watches(Shell):
 
             follow_limit: Lower the limit of the scope to what the provider says of it; take that where there is none.
 
-            on_error: Called with what the source has raised. From another thread.
+            on_error: Called with what the source has raised, or a TypeError where it returned what is no usage. From
+                another thread.
 
         Returns a function that ends it.
 
@@ -133,8 +137,26 @@ class Watches(Shell):
             cooldown=times["cooldown"],
             follow_limit=follow_limit,
         )
+        self._check_bounded(owner, follow_limit)
         keeper = self._rt.keeper
         return keeper.watch(UsageWatch(keeper, owner, ask, settings, on_error))
+
+    def _check_bounded(self, owner: str, follow_limit: bool) -> None:
+        """Warn of a provider whose usage has no limit to be held against."""
+        limits = self._book.provider(owner)
+        if limits is not None:
+            strategies = self._config.strategy if limits.strategy is None else limits.strategy
+            # That of Parallelism is a limit as well.
+            if limits.concurrency or any(isinstance(each, Parallelism) for each in strategies or ()):
+                return
+        if follow_limit:
+            return
+        logger.warning(
+            "watch_usage(%a) gates nobody: the provider has no concurrency limit here. State one in "
+            "limits={%a: Limits(concurrency=…)}, or give follow_limit=True",
+            owner,
+            owner,
+        )
 
 
 def _time(name: str, value: object, faults: list[str]) -> float:

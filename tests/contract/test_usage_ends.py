@@ -93,6 +93,48 @@ async def test_on_error_may_raise_anything(make_limiter, error) -> None:
     assert limiter.client._rt.keeper._thread.is_alive()
 
 
+@pytest.mark.covers("UG-13")
+@pytest.mark.parametrize(
+    "answer, told",
+    [
+        (3, "it must return a ProviderUsage or None, not int"),
+        ({"in_flight": 3}, "it must return a ProviderUsage or None, not dict"),
+        (ProviderUsage(-1), "concurrent_sessions must be a number from 0 to 1,000,000,000, which that of its Provider"),
+    ],
+)
+async def test_a_source_that_returns_no_usage_is_told_so(make_limiter, caplog, answer, told) -> None:
+    """One line in the log, and a TypeError for on_error each time; None is an answer."""
+    limiter, errors, answers = make_limiter(limits=TWO), [], []
+
+    def source() -> object:
+        answers.append(None if len(answers) < 2 else answer)
+        return answers[-1]
+
+    limiter.client.watch_usage("openai", source, strict=True, repoll=0.02, on_error=errors.append)
+    await wait_until_async(lambda: len(errors) >= 2, timeout=8.0, description="two answers are refused")
+    assert {type(error) for error in errors} == {TypeError}
+    assert all(str(error).startswith(told) for error in errors)
+    assert len(errors) <= len([each for each in answers if each is not None])
+    assert len([record for record in caplog.records if told in record.getMessage()]) == 1
+
+
+async def test_a_watch_without_a_limit_to_hold_is_told_of(make_limiter, caplog) -> None:
+    """A limit of a model is none of the provider; one that is followed, or that failures cut, will do."""
+    without = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=2), "vllm": Limits(rpm=5)})
+    for provider in ("openai", "vllm"):
+        without.client.watch_usage(provider, lambda: None)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "watch_usage('openai') gates nobody",
+        "watch_usage('vllm') gates nobody",
+    ]
+    caplog.clear()
+    make_limiter().client.watch_usage("openai", lambda: None, follow_limit=True)
+    make_limiter(limits=TWO).client.watch_usage("openai", lambda: None)
+    make_limiter(limits={"openai": Limits(strategy="parallelism")}).client.watch_usage("openai", lambda: None)
+    assert "gates nobody" not in caplog.text
+
+
 async def test_an_on_error_that_nobody_awaits_is_refused(make_limiter) -> None:
     """A coroutine function would never run."""
 

@@ -292,6 +292,7 @@ async def test_rubbish_counts_as_unanswered(make_limiter) -> None:
     await asyncio.wait_for(waiter, 2.0)
     waiter = asyncio.create_task(limiter.hold("openai", "gpt-4o"))
     await wait_until_async(lambda: asked >= len(answers), description="all are told", timeout=10)
+    assert TypeError in {type(error) for error in errors}
     usage = await usage_of(limiter)
     assert (usage.in_flight, usage.blind_grants) == (None, 1)
     waiter.cancel()

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from ..core import scripts
 from ..core.keys import make_path, scope_label
-from ..core.provider_usage import ProviderUsage
+from ..core.provider_usage import HIGHEST_COUNT, ProviderUsage
+from ..core.usage import read
 from ..daemons import MOST_HANGING, Daemon
 from ..errors import RateleaseError
 from .log import logger
@@ -190,20 +191,23 @@ class UsageWatch:
         try:
             answer = await self._asked()
         except Exception as error:  # noqa: BLE001 - the user's code must not end ours
-            self._failed(error)
+            # Its message may be the provider's: not shown beyond its type.
+            self._failed(error, type(error).__name__)
             return None
         usage = ProviderUsage.of(answer)
+        if usage is None and answer is not None:
+            why = _no_usage(answer)
+            self._failed(TypeError(why), why)
         if usage is not None and self._failing:
             self._failing = False
             logger.info("the usage source of %a answers again", scope_label(self.scope))
         return usage
 
-    def _failed(self, error: Exception) -> None:
-        # Its message may be the provider's: not shown beyond its type, and once until it answers again.
+    def _failed(self, error: Exception, why: str) -> None:
+        # Once until it answers again.
         if not self._failing:
             self._failing = True
-            kind = type(error).__name__
-            logger.warning("the usage source of %a fails (%s): our own count decides", scope_label(self.scope), kind)
+            logger.warning("the usage source of %a fails (%s): our own count decides", scope_label(self.scope), why)
         if self._on_error is not None:
             try:
                 self._on_error(error)
@@ -247,3 +251,11 @@ class UsageWatch:
             return None, RuntimeError(repr(error))
         finally:
             self._hanging -= 1
+
+
+def _no_usage(answer: object) -> str:
+    """What is wrong with an answer that holds no count."""
+    kind = type(answer).__name__
+    if read(answer, "concurrent_sessions") is None:
+        return f"it must return a ProviderUsage or None, not {kind}"
+    return f"concurrent_sessions must be a number from 0 to {HIGHEST_COUNT:,}, which that of its {kind} is not"
