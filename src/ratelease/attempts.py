@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from .checks import plain_function
 from .core.feedback import Feedback
 from .core.retrying import Again, RetryEvent, Retrying
 from .errors import ConfigError, RateleaseError
@@ -27,9 +27,7 @@ _chance = random.SystemRandom().random
 
 def check_on_retry(on_retry: OnRetry | None) -> OnRetry | None:
     """The same, unless it cannot be told of retries."""
-    if on_retry is not None and (not callable(on_retry) or inspect.iscoroutinefunction(on_retry)):
-        raise ConfigError(f"on_retry must be a plain function of a RetryEvent, not {on_retry!r:.80}")
-    return on_retry
+    return plain_function(on_retry, "on_retry", "a RetryEvent")
 
 
 class Attempts:

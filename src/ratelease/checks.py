@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any, Never, Self
+from typing import Any, Never, Self, TypeVar
 
 from pydantic import BaseModel, PlainValidator, ValidationError
 
 from .errors import ConfigError
+
+T = TypeVar("T")
 
 _building = threading.Lock()
 
@@ -39,6 +42,20 @@ def is_number(value: object, low: float, high: float) -> bool:
     """Whether it is an int or float, and neither NaN nor outside of the range. True is no number."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and not math.isnan(value) and low <= value <= high  # type: ignore[arg-type, operator]
+
+
+def plain_function(function: T, name: str, takes: str) -> T:
+    """
+    The same, if it is None or can be called without being awaited.
+
+    Raises:
+
+        ConfigError: It cannot be called, or nobody would await it.
+    """
+    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+        kind = "one that is async" if callable(function) else shown(function)
+        raise ConfigError(f"{name} must be a plain function of {takes}, not {kind}")
+    return function
 
 
 def whole(low: int, high: int) -> PlainValidator:

@@ -132,9 +132,9 @@ class Shell:
             tiers=tiers,
         )
         self._config, self._book = self._settings.config, self._settings.book
-        self._credential = credential
-        self._metadata = check_metadata(metadata)
-        self._on_lost, self._on_queued = on_lost, on_queued
+        self._credential, self._metadata = credential, check_metadata(metadata)
+        self._on_lost = checks.plain_function(on_lost, "on_lost", "a lease")
+        self._on_queued = checks.plain_function(on_queued, "on_queued", "a Refusal")
         self._on_retry = check_on_retry(on_retry)
         self._closed = False
         self._begin()

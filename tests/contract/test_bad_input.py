@@ -128,6 +128,10 @@ async def test_a_pool_that_nobody_knows_is_a_mistake_where_unknown_models_are(ma
     await make_limiter(limits=limits).hold("openai", "gpt-4o", pools=["opsu"])
 
 
+async def _nobody_awaits(_: object) -> None:
+    """Would never run."""
+
+
 async def test_resetting_a_model_needs_its_provider(nowhere) -> None:
     """A model's name alone says nothing."""
     with pytest.raises(ConfigError, match="needs its provider"):
@@ -166,6 +170,10 @@ async def test_resetting_a_model_needs_its_provider(nowhere) -> None:
         ({"limits": {"total/gpt-4o": Limits()}}, "'total' stands for all providers"),
         ({"pools": {"opus": Limits()}}, "must be a Pool"),
         ({"pools": {"": Pool()}}, "must be a Pool"),
+        ({"on_lost": "x"}, "on_lost must be a plain function of a lease, not 'x'"),
+        ({"on_lost": _nobody_awaits}, "on_lost must be a plain function of a lease, not one that is async"),
+        ({"on_queued": 3}, "on_queued must be a plain function of a Refusal, not 3"),
+        ({"on_queued": _nobody_awaits}, "on_queued must be a plain function .* async"),
     ],
 )
 def test_a_client_with_a_wrong_setting_is_not_made(colour, options, said) -> None:
