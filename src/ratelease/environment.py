@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from .checks import shown
-from .config import RANGES
+from .config import RANGES, Config
 from .limits import Limits
 from .names import normal_form, spellings
 
@@ -75,6 +75,14 @@ SETTINGS: dict[str, tuple[str, Callable[[str, str, bool], Any]]] = {
 }
 
 
+# Suffixes that people would expect of the other settings, with the setting.
+NO_VARIABLES = {
+    f"{name.upper()}{unit}": name
+    for name in sorted(Config.model_fields.keys() - {name for name, _ in SETTINGS.values()} - {"relaxed"})
+    for unit in ("", "_MS")
+}
+
+
 def variable_of(setting: str) -> str:
     """The variable of a setting."""
     return SETTINGS_PREFIX + next(suffix for suffix, (name, _) in SETTINGS.items() if name == setting)
@@ -84,7 +92,8 @@ def read_settings(environment: Mapping[str, str], faults: list[str], *, relaxed:
     """
     Read the settings that the environment gives, by name: those of :class:`Config`, and mode, config_file, tier.
 
-    A variable that is a known one but for a letter or two is a fault; others of this prefix may be anybody's.
+    A variable that is a known one but for a letter or two is a fault, and so is one named after a setting that has
+    none; others of this prefix may be anybody's.
     """
     given: dict[str, Any] = {}
     for variable, value in sorted(environment.items()):
@@ -92,10 +101,7 @@ def read_settings(environment: Mapping[str, str], faults: list[str], *, relaxed:
         if suffix == variable:
             continue
         if suffix not in SETTINGS:
-            # Others are left alone: Kubernetes gives RATELEASE_PORT to pods beside a service called ratelease.
-            close = get_close_matches(suffix, SETTINGS, n=1, cutoff=0.8)
-            if close and not suffix.startswith(("LIMIT_", "TIER_")):
-                faults.append(f"{variable} is not known: did you mean {SETTINGS_PREFIX}{close[0]}?")
+            _check_stranger(variable, suffix, faults)
             continue
         name, read = SETTINGS[suffix]
         if not value.strip() or len(value) > LONGEST_VALUE:
@@ -106,6 +112,20 @@ def read_settings(environment: Mapping[str, str], faults: list[str], *, relaxed:
         except ValueError as error:
             faults.append(f"{variable} {error}")
     return given
+
+
+def _check_stranger(variable: str, suffix: str, faults: list[str]) -> None:
+    """Refuse what was surely meant as a setting."""
+    # Others are left alone: Kubernetes gives RATELEASE_PORT to pods beside a service called ratelease.
+    close = get_close_matches(suffix, SETTINGS, n=1, cutoff=0.8)
+    renamed = next(
+        (known for known, (name, _) in SETTINGS.items() if suffix in (name.upper(), f"{name.upper()}_MS")), None
+    )
+    if suffix in NO_VARIABLES:
+        name = NO_VARIABLES[suffix]
+        faults.append(f"{variable} is not read, since {name} has no variable: set it in the file, or as an argument")
+    elif renamed or (close and not suffix.startswith(("LIMIT_", "TIER_"))):
+        faults.append(f"{variable} is not known: did you mean {SETTINGS_PREFIX}{renamed or close[0]}?")
 
 
 def read_tiers(environment: Mapping[str, str], faults: list[str]) -> dict[str, tuple[str, str]]:

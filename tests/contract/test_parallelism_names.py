@@ -14,11 +14,9 @@ ONE = DynamicAdjusterConfig(base_parallelism=1)
 def test_limits_of_the_environment_and_of_files_are_for_other_clients(settings, monkeypatch, tmp_path) -> None:
     """Where the store is still comes from there."""
     file = tmp_path / "limits.toml"
-    file.write_text('[limits."anthropic/*"]\nconcurrency = 3\n')
+    file.write_text('[settings]\nunknown = "error"\nstrategy = "off"\n[limits."anthropic/*"]\nconcurrency = 3\n')
     monkeypatch.setenv("RATELEASE_LIMIT_OPENAI_RPM", "500")
     monkeypatch.setenv("RATELEASE_LIMIT_GROQ_CONCURRENCY", "3")
-    monkeypatch.setenv("RATELEASE_UNKNOWN", "error")
-    monkeypatch.setenv("RATELEASE_STRATEGY", "off")
     monkeypatch.setenv("RATELEASE_URL", settings.url)
     monkeypatch.setenv("RATELEASE_NAMESPACE", settings.namespace)
     with DynamicParallelismAdjuster(EIGHT, config_file=file) as adjuster:

@@ -248,6 +248,20 @@ def test_a_setting_that_is_misspelt_is_refused_and_a_strangers_variable_is_not()
     assert faults_of(**{f"RATELEASE_{name}": "5" for name in strangers}) == []
 
 
+@pytest.mark.parametrize("name", ["UNKNOWN", "HEADROOM", "STRATEGY", "MAX_HOLD_MS", "REDIS_OPTIONS", "RETRY"])
+def test_a_variable_of_a_setting_that_has_none_is_refused(name: str) -> None:
+    """Whoever states it means it."""
+    (fault,) = faults_of(**{f"RATELEASE_{name}": "5"})
+    assert fault.startswith(f"RATELEASE_{name} is not read, since {name.removesuffix('_MS').lower()} has no variable")
+
+
+def test_a_setting_named_as_its_field_is_told_its_variable() -> None:
+    """RATELEASE_STORE_TIMEOUT and RATELEASE_POLL, beside those that are only misspelt."""
+    for name, variable in (("STORE_TIMEOUT", "TIMEOUT_MS"), ("POLL", "POLL_MS"), ("HEARTBEAT", "HEARTBEAT_MS")):
+        (fault,) = faults_of(**{f"RATELEASE_{name}": "5"})
+        assert fault == f"RATELEASE_{name} is not known: did you mean RATELEASE_{variable}?"
+
+
 def test_a_wrong_address_is_not_repeated() -> None:
     """It may hold a password."""
     (fault,) = faults_of(RATELEASE_URL="hunter2@localhost")
