@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
@@ -72,12 +73,31 @@ def _check_prefix(value: object) -> str:
     return value
 
 
-def _check_options(value: object) -> dict[str, Any]:
+def _stated(url: str) -> set[str]:
+    """The options of redis-py that an address states; none of one that cannot be read."""
+    try:
+        parts = urlsplit(url)
+        given: dict[str, object] = {"username": parts.username, "password": parts.password}
+        if parts.scheme == "unix":
+            given["path"] = parts.path
+        elif parts.scheme.endswith("+cluster"):
+            given |= {"host": parts.netloc, "port": parts.netloc, "db": parts.path.strip("/")}
+        elif parts.scheme != "memory":
+            given |= {"host": parts.hostname, "port": parts.port, "db": parts.path.strip("/")}
+    except ValueError:
+        return set()
+    return {name for name, value in given.items() if value} | parse_qs(parts.query).keys()
+
+
+def _check_options(value: object, info: ValidationInfo) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"must map names of redis-py's options to values, not {type(value).__name__}")
     own = sorted(OWN_OPTIONS & value.keys())
     if own:
         raise ValueError(f"must leave out {', '.join(own)}: ratelease sets them itself")
+    twice = sorted(_stated(info.data.get("url", "")) & value.keys())
+    if twice:
+        raise ValueError(f"must leave out {', '.join(twice)}: the URL states that, and would prevail")
     return dict(value)
 
 
@@ -148,7 +168,7 @@ class Config(Checked, frozen=True):
 
         retry: How often a failed call is made again by targets that do not say it themselves.
 
-        redis_options: Further options for redis-py's connections, such as ssl_ca_certs.
+        redis_options: Further options for redis-py's connections, such as ssl_ca_certs; what the URL leaves open.
 
         strategy: How scopes react to failures whose limits do not say: as Limits.strategy ("penalty").
 

@@ -121,6 +121,35 @@ def test_options_may_hold_secrets_that_nobody_shows() -> None:
     assert "sentinel-password" not in f"{caught.value!r} {caught.value.__context__!r}"
 
 
+@pytest.mark.parametrize(
+    "url, option",
+    [
+        ("redis://cache:6379/0", "host"),
+        ("redis://cache:6379/0", "port"),
+        ("redis://cache:6379/0", "db"),
+        ("rediss://cache?db=3", "db"),
+        ("redis://app:hunter2@cache", "username"),
+        ("redis://app:hunter2@cache", "password"),
+        ("unix:///run/redis.sock", "path"),
+        ("redis+cluster://a:7000,b:7001", "host"),
+    ],
+)
+def test_an_option_that_the_address_states_is_refused(url: str, option: str) -> None:
+    """The address would prevail, and nobody would know. What it leaves open may be an option."""
+    for given in (
+        {"arguments": {"url": url, "redis_options": {option: "sentinel"}}},
+        {"arguments": {"url": url}, "config": Config(redis_options={option: "sentinel"})},
+    ):
+        with pytest.raises(ConfigError, match=f"redis_options must leave out {option}: the URL") as caught:
+            settle(**given, environment={})  # type: ignore[arg-type]
+        assert "sentinel" not in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+    free = {"port": 6380, "db": 1, "username": "app", "password": "sentinel"}
+    assert (
+        settle(arguments={"url": "redis://cache", "redis_options": free}, environment={}).config.redis_options == free
+    )
+
+
 def test_config_and_file_must_be_what_they_are_called() -> None:
     """A dict is no Config."""
     with pytest.raises(ConfigError, match="config must be a Config"):
