@@ -80,13 +80,17 @@ def settle(
         ("argument", stated, lambda name: name),
     ]
     merged: dict[str, Any] = {}
+    places: dict[str, str] = {}
     sources: dict[str, Source] = {}
     for source, given, label in layers:
         _check_mode(given, label, faults)
         good = _good({**given, **relaxed}, label, faults)
         merged |= {name: good[name] for name in given if name in good}
         sources |= dict.fromkeys(given, source)
-    whole = Config.build(merged, lambda name: name or "settings", faults, part=bool(faults))
+        places |= {name: label(name) for name in given}
+    # What no setting has wrong by itself is how these two fit together.
+    times = " and ".join(places[name] for name in ("lease_ttl", "heartbeat") if name in places)
+    whole = Config.build(merged, lambda name: places.get(name, name) or times, faults, part=bool(faults))
     prefix = whole.env_prefix if whole is not None else merged.get("env_prefix", "RATELEASE_LIMIT_")
     book = _book(limits, pools, file, EnvironmentLimits(environment, prefix, faults), faults)
     if faults or whole is None or book is None:

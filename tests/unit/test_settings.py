@@ -76,6 +76,9 @@ def test_lease_time_and_heartbeat_must_fit_together_wherever_they_come_from(file
     assert settle(arguments={"lease_ttl": 40}, config_file=path, environment={}).config.heartbeat == 20
     with pytest.raises(ConfigError, match="twice the heartbeat"):
         settle(arguments={"lease_ttl": 30}, config_file=path, environment={})
+    both = {"RATELEASE_LEASE_TTL_MS": "10000", "RATELEASE_HEARTBEAT_MS": "9000"}
+    with pytest.raises(ConfigError, match=r"^RATELEASE_LEASE_TTL_MS and RATELEASE_HEARTBEAT_MS: lease_ttl"):
+        settle(arguments={}, environment=both)
 
 
 @pytest.mark.covers("LC-17")
