@@ -100,6 +100,8 @@ class _LeaseBase:
         return True
 
     def _entered(self, owner: int) -> None:
+        if self._hold.ended:
+            raise ConfigError(f"lease {self.id} has ended, so that its body would run without a slot: acquire another")
         # What has ended is only there if an interrupt has kept it from leaving.
         live = (entry for entry in held_here.get() if not entry[0].ended)
         self._token = held_here.set((*live, (self._hold, owner)))
@@ -181,7 +183,7 @@ class _LeaseBase:
 
 class Lease(_LeaseBase):
     """
-    The right to have one call in flight. A context manager: leaving it releases.
+    The right to have one call in flight. A context manager: leaving it releases. It cannot be entered once released.
 
     Leaving by an exception releases as well, with what :func:`ratelease.classify` makes of it: an answer of the
     provider teaches the fleet, an error of one's own teaches nothing. A lease that is neither entered nor released is
@@ -339,6 +341,15 @@ class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}>"
 
+    def _unended(self) -> list[AnyLease]:
+        """The leases to enter: each can be released by itself before."""
+        left = [lease for lease in self._leases if not lease._hold.ended]  # noqa: SLF001 - our own class
+        if self._leases and not left:
+            raise ConfigError(
+                "every lease of the group has ended, so that its body would run without one: acquire again"
+            )
+        return left
+
     def _left_all(self) -> list[AnyLease]:
         """Leave every lease; those that no stream has taken over are left to end."""
         for lease in reversed(self._leases):
@@ -391,7 +402,7 @@ class Group(_GroupBase[Lease]):
         self._release(ended, self._give_up())
 
     def __enter__(self) -> Self:
-        for lease in self._leases:
+        for lease in self._unended():
             lease.__enter__()
         return self
 
@@ -431,7 +442,7 @@ class AsyncGroup(_GroupBase[AsyncLease]):
         await self._release(ended, self._give_up())
 
     async def __aenter__(self) -> Self:
-        for lease in self._leases:
+        for lease in self._unended():
             await lease.__aenter__()
         return self
 

@@ -7,7 +7,7 @@ import pytest
 from ratelease import Limits
 from ratelease.core import scripts
 from ratelease.core.scripts import Ending
-from ratelease.errors import StoreCorrupt
+from ratelease.errors import ConfigError, StoreCorrupt
 from support.wait_until import wait_until_async
 
 TWO = {"openai/gpt-4o": Limits(concurrency=2)}
@@ -97,6 +97,31 @@ async def test_leaving_a_with_after_a_release_does_nothing(make_limiter) -> None
         await lease.release()
         await limiter.hold("openai", "gpt-4o", 2)
     assert await limiter.in_flight(SCOPE) == 2
+
+
+async def test_a_lease_that_was_released_cannot_be_entered(make_limiter) -> None:
+    """Its body would run without a slot. One that is released inside is left as ever."""
+    limiter = make_limiter(limits=TWO)
+    lease = await limiter.acquire("openai", "gpt-4o")
+    await lease.release()
+    with pytest.raises(ConfigError, match=f"lease {lease.id} has ended"):
+        async with lease:
+            pytest.fail("entered")
+    async with await limiter.acquire("openai", "gpt-4o") as lease:
+        await lease.release()
+
+
+async def test_a_group_is_entered_with_the_leases_that_are_left(make_limiter) -> None:
+    """Each may have been released by itself before; with none of them left there is nothing to enter."""
+    limiter = make_limiter(limits=TWO)
+    group = await limiter.acquire_many("openai", "gpt-4o", 2)
+    await group[0].release()
+    async with group:
+        assert await limiter.in_flight("openai/gpt-4o") == 1
+    assert await limiter.in_flight("openai/gpt-4o") == 0
+    with pytest.raises(ConfigError, match="every lease of the group has ended"):
+        async with group:
+            pytest.fail("entered")
 
 
 @pytest.mark.covers("LS-03", "LS-06")

@@ -178,6 +178,13 @@ class BothGroup:
         """Release every lease of the group."""
         await self.limiter.call(self.group.release, outcome)
 
+    async def __aenter__(self) -> Self:
+        await self.limiter.call(self.group.__enter__ if self.limiter.is_sync else self.group.__aenter__)
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.limiter.call(self.group.__exit__ if self.limiter.is_sync else self.group.__aexit__, *raised)
+
 
 class BothStream:
     """A wrapped stream of either colour, as an asynchronous iterator. Other attributes are the stream's."""
