@@ -34,6 +34,8 @@ T = TypeVar("T")
 class _Verbs:
     """What both colours share: which scope is meant, what is sent."""
 
+    _closed = False
+
     def _begin(self, config: Config, endpoint: Endpoint, credential: str | None, who: str | None) -> None:
         self._config = config
         self._endpoint = endpoint
@@ -45,6 +47,10 @@ class _Verbs:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.label} namespace={self._config.namespace!r}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConfigError("this operator is closed: make a new one")
 
     def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[Figures]:
         if not isinstance(limits, Limits):
@@ -218,10 +224,12 @@ class Operator(_Verbs):
         return self._do(self._tending.reset(provider, model, everything=all, who=self._who, reason=reason))
 
     def _do(self, steps: Steps[T]) -> T:
+        self._check_open()
         return perform(self._wire, steps, self._config.store_timeout)
 
     def close(self) -> None:
         """Close the connections; those of a client stay."""
+        self._closed = True
         if self._owns_wire:
             self._wire.close()
 
@@ -302,10 +310,12 @@ class AsyncOperator(_Verbs):
         return await self._do(self._tending.reset(provider, model, everything=all, who=self._who, reason=reason))
 
     async def _do(self, steps: Steps[T]) -> T:
+        self._check_open()
         return await perform_async(self._wire, steps, self._config.store_timeout)
 
     async def close(self) -> None:
         """Close the connections; those of a client stay."""
+        self._closed = True
         if self._owns_wire:
             await self._wire.close()
 

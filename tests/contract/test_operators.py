@@ -250,6 +250,21 @@ async def test_what_cannot_be_done_is_said_before_anything_is_sent(make_limiter,
     assert await operator.journal() == ()
 
 
+async def test_a_closed_operator_does_nothing_more(make_limiter, operate) -> None:
+    """It says so, as a closed client does; one of a client leaves the client as it is."""
+    limiter = make_limiter(limits=LIMITS)
+    own = limiter.client.operator
+    await limiter.call(own.close)
+    with pytest.raises(ConfigError, match="operator is closed"):
+        await limiter.call(own.status)
+    operator = operate(limiter)
+    await operator.status()
+    await operator.close()
+    with pytest.raises(ConfigError, match="operator is closed"):
+        await operator.pause("openai")
+    await limiter.hold(*MODEL)
+
+
 @pytest.mark.covers("LC-16")
 async def test_an_operator_finds_the_store_by_the_environment_too(make_limiter, settings, monkeypatch) -> None:
     """As the clients that it is about."""
