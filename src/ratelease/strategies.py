@@ -80,7 +80,8 @@ class Parallelism(Checked, frozen=True):
 
     Args:
 
-        min, max: The limit stays between them. The maximum is never below the base.
+        min, max: The limit stays between them. A base that is not given is raised to the minimum; the maximum is never
+            below the base.
 
         base: Where it begins, and to where it recovers by time alone, if the scope has no concurrency limit; where it
             has one, that is the base. What lies above it is tried only as `probe` says.
@@ -124,6 +125,8 @@ class Parallelism(Checked, frozen=True):
         # A maximum that is not given is raised to the base.
         if "max" in self.model_fields_set and self.min > self.max:
             raise ValueError(f"min ({self.min:,}) must not be above max ({self.max:,})")
+        if "base" in self.model_fields_set and self.min > self.base:
+            raise ValueError(f"min ({self.min:,}) must not be above base ({self.base:,})")
         return self
 
     @property
@@ -133,7 +136,7 @@ class Parallelism(Checked, frozen=True):
         figures = (*kept, self.increase_on_recovery, self.recovery_interval)
         flags = (("p", self.probe), ("w", self.whole_numbers), ("e", self.escalate), ("f", self.in_flight))
         return (
-            f"A{self.min},{self.base},{self.max},{','.join(map(_thousandths, figures))},"
+            f"A{self.min},{max(self.min, self.base)},{self.max},{','.join(map(_thousandths, figures))},"
             f"{''.join(letter for letter, is_set in flags if is_set)}"
         )
 

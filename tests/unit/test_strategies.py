@@ -116,6 +116,7 @@ def test_a_strategy_is_given_by_name_table_or_object(given: object, words: str) 
         ({"kind": "penalty", "weights": 3}, "must map causes to numbers"),
         ({"kind": "penalty", "weights": {f"c{'x' * n}": 1 for n in range(65)}}, "at most 64 causes"),
         ({"kind": "parallelism", "min": 5, "max": 2}, r"min (5) must not be above max (2)"),
+        ({"kind": "parallelism", "min": 9, "base": 4}, r"min (9) must not be above base (4)"),
         ({"kind": "parallelism", "min": 0.5}, "Parallelism.min must be a whole number"),
         ({"kind": "parallelism", "reduction_on_429": 1.5}, "Parallelism.reduction_on_429 must be 0 to 1"),
         ({"kind": "parallelism", "probe": "yes"}, "Parallelism.probe must be true or false"),
@@ -130,6 +131,11 @@ def test_what_is_no_strategy_is_refused(given: object, said: str) -> None:
             owner(strategy=given)
         assert str(raised.value).startswith(f"{owner.__name__}.strategy ")
         assert len(str(raised.value)) < 600
+
+
+def test_a_base_that_is_not_given_is_no_lower_than_the_minimum() -> None:
+    """Or the limit would begin below it."""
+    assert Parallelism(min=9).word == Parallelism(min=9, base=9).word
 
 
 def test_every_fault_of_limits_is_named_with_those_of_their_strategy() -> None:
