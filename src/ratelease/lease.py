@@ -137,20 +137,23 @@ class _LeaseBase:
 
             usage: A :class:`Usage`, a number of tokens, or any SDK's usage object or answer, see :meth:`Usage.of`.
                 What says nothing of tokens changes nothing: the estimate stays charged.
+
+        Raises:
+
+            ConfigError: It is a text, or a number that cannot be one of tokens.
         """
-        found = Usage.of(usage)
+        found = Usage.stated(usage)
         if found is None:
             logger.debug("lease %s: nothing in %s says what was used", self.id, type(usage).__name__)
         elif self._hold.settle(found) and not self._hold.ended:
             self._hold.runtime.keeper.settle_soon(self._hold)
 
     def end(
-        self, feedback: Feedback, usage: object = None, *, clean: bool = True, hold: float | None = None
+        self, feedback: Feedback, usage: Usage | None = None, *, clean: bool = True, hold: float | None = None
     ) -> tuple[Hold, Ending] | None:
         """What releasing it sends; None if it has ended, or was handed to a stream or another process."""
-        found = Usage.of(usage)
-        if found is not None and not self._hold.ended:
-            self._hold.settle(found)
+        if usage is not None and not self._hold.ended:
+            self._hold.settle(usage)
         ended_before = self._hold.ended
         ending = self._hold.end(
             unsent=feedback.outcome is Outcome.UNSENT, lesson=self._hold.lesson(feedback, clean=clean), hold=hold
@@ -223,9 +226,9 @@ class Lease(_LeaseBase):
 
             ConfigError: An argument is wrong; the lease is not released.
         """
-        feedback, seconds = feedback_of(outcome), hold_of(hold)
+        feedback, seconds, used = feedback_of(outcome), hold_of(hold), Usage.stated(usage)
         try:
-            ended = self.end(feedback, usage, clean=clean, hold=seconds)
+            ended = self.end(feedback, used, clean=clean, hold=seconds)
             if ended is not None:
                 self._release([ended], [])
         except BaseException:
@@ -281,9 +284,9 @@ class AsyncLease(_LeaseBase):
         hold: Seconds | None = None,
     ) -> None:
         """As :meth:`Lease.release`. If cancelled on its way, the release goes on in the background."""
-        feedback, seconds = feedback_of(outcome), hold_of(hold)
+        feedback, seconds, used = feedback_of(outcome), hold_of(hold), Usage.stated(usage)
         try:
-            ended = self.end(feedback, usage, clean=clean, hold=seconds)
+            ended = self.end(feedback, used, clean=clean, hold=seconds)
         except BaseException:
             self._end_later(feedback, clean=clean, hold=seconds)
             raise

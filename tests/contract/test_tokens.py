@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ratelease import Limits, Pool, Rate, Usage
-from ratelease.errors import ImpossibleRequest
+from ratelease.errors import ConfigError, ImpossibleRequest
 from support.round_trips import round_trips
 from support.wait_until import wait_until_async
 
@@ -81,7 +81,7 @@ async def test_a_second_figure_changes_nothing(make_limiter) -> None:
 
 @pytest.mark.covers("TK-03")
 @pytest.mark.parametrize(
-    "usage", [None, -5, "many", object(), {"total_tokens": -1}, {"prompt_tokens": "9"}, float("nan")]
+    "usage", [None, object(), [], {"total_tokens": -1}, {"prompt_tokens": "9"}, {"total_tokens": float("nan")}]
 )
 async def test_a_usage_that_says_nothing_leaves_the_estimate_charged(make_limiter, usage) -> None:
     """Whatever an SDK hands over, a lease ends."""
@@ -90,6 +90,22 @@ async def test_a_usage_that_says_nothing_leaves_the_estimate_charged(make_limite
     lease.settle(usage)
     await lease.release(usage=usage)
     assert await used(limiter) == 700
+    assert await limiter.in_flight(SCOPE) == 0
+
+
+@pytest.mark.parametrize("usage", [-5, 2.5, float("nan"), True, 10**13, "many", b"5"])
+async def test_a_figure_that_is_none_is_refused_and_nothing_is_lost(make_limiter, usage) -> None:
+    """The lease stays as it was, and can be settled and released by what is right."""
+    limiter = make_limiter(limits=TOKENS)
+    lease = await limiter.acquire(*MODEL, tokens=700)
+    with pytest.raises(ConfigError, match="usage must be a whole number of tokens") as refused:
+        lease.settle(usage)
+    assert "many" not in str(refused.value)
+    with pytest.raises(ConfigError, match="usage must be"):
+        await lease.release(usage=usage)
+    assert lease.valid
+    await lease.release(usage=300)
+    assert await used(limiter) == 300
     assert await limiter.in_flight(SCOPE) == 0
 
 

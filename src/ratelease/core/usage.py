@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral
 
+from ..checks import shown
 from ..errors import ConfigError
 from .plain import Plain
 
@@ -70,6 +71,25 @@ class Usage(Plain):
                 if usage is not None:
                     return usage
         return None
+
+    @classmethod
+    def stated(cls, obj: object) -> Usage | None:
+        """
+        As :meth:`of`, of what a caller states: objects may be anybody's and say nothing.
+
+        Raises:
+
+            ConfigError: It is a text, or a number that cannot be one of tokens.
+        """
+        found = cls.of(obj)
+        if found is None and issubclass(type(obj), (str, bytes, int, float)):
+            # A text is not shown: it may be the answer itself.
+            what = type(obj).__name__ if isinstance(obj, (str, bytes)) else shown(obj)
+            raise ConfigError(
+                f"usage must be a whole number of tokens from 0 to {HIGHEST_TOKENS:,}, a Usage, an SDK's usage object "
+                f"or None, not {what}"
+            )
+        return found
 
     def charges(self) -> dict[str, int]:
         """What is known of each unit: "tokens", "input_tokens", "output_tokens"."""
