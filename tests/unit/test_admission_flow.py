@@ -124,6 +124,23 @@ def test_an_impossible_request_names_scope_need_and_limit(used: int, limit: int,
         raise error
 
 
+@pytest.mark.parametrize(
+    "dimension, after, advice",
+    [
+        ("concurrency", 4.0, "Wait longer (timeout=), ask less at once, or raise the limit"),
+        ("pace", 4.0, "Wait longer (timeout=), ask less at once, or raise the limit"),
+        ("pause", 4.0, "Come back then, or end it by operator.resume(…)"),
+        ("pause", None, "End it by operator.resume(…)"),
+        ("breaker", 4.0, "Come back then, or let all try by operator.resume(…)"),
+        ("recovery", 4.0, "Wait longer (timeout=), or come back then"),
+    ],
+)
+def test_a_timeout_says_what_helps(dimension: str, after: float | None, advice: str) -> None:
+    """No higher limit ends a pause."""
+    error = admission.denied(Refusal("openai", dimension, 0, 0, after, "deadline"), 30.0, 1)
+    assert str(error).endswith(f". {advice}")
+
+
 def test_a_timeout_says_everything_there_is_to_know() -> None:
     """In words and as attributes."""
     refused = Refusal("openai", "concurrency", 3, 3, 4.25, "deadline", position=7)

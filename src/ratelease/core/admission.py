@@ -141,20 +141,23 @@ def denied(refused: Refusal, waited: float, attempts: int) -> WaitTimeout | Quot
         )
     soon = "" if refused.retry_after is None else f"; room is expected in {refused.retry_after:.1f} s"
     place = f" at place {refused.position} of the queue" if refused.position else ""
+    advice = "Wait longer (timeout=), ask less at once, or raise the limit"
     why = f"{refused.scope} uses {refused.used:,} of {refused.limit:,} {refused.dimension}"
     if refused.share:
         why += ", its share while the store is away"
     if refused.dimension == "pause":
         why = f"{refused.scope} is paused" + ("" if soon else " until an operator resumes it")
+        advice = "Come back then, or end it by operator.resume(…)" if soon else "End it by operator.resume(…)"
     if refused.dimension == "breaker":
         why = f"calls of {refused.scope} have failed in a row, and single ones try now"
+        advice = "Come back then, or let all try by operator.resume(…)" if soon else "Let all try by operator.resume(…)"
     if refused.dimension == "pace":
         why = f"calls of {refused.scope} are spread over time"
     if refused.dimension == "recovery":
         why = "the store has lost its data and waits for those who hold leases to register them again"
+        advice = "Wait longer (timeout=), or come back then"
     return WaitTimeout(
-        f"no lease after {waited:.1f} s{place}: {why}{soon}. "
-        "Wait longer (timeout=), ask less at once, or raise the limit",
+        f"no lease after {waited:.1f} s{place}: {why}{soon}. {advice}",
         scope=refused.scope,
         dimension=refused.dimension,
         used=refused.used,
