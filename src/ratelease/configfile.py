@@ -23,6 +23,9 @@ LARGEST_FILE = 1_048_576
 
 TABLES = ("limits", "pools", "settings")
 
+# What an entry of limits may hold.
+ENTRY_KEYS = frozenset({*Limits.model_fields, "tiers", "default_tier"})
+
 # Whatever a file may say of a client; "relaxed" is for tests, and the file cannot name itself.
 FILE_SETTINGS = sorted({*Config.model_fields, "mode"} - {"relaxed"})
 
@@ -78,7 +81,7 @@ def read_file(path: str | os.PathLike[str], tiers: Tiers, faults: list[str]) -> 
 def _load(path: str | os.PathLike[str], faults: list[str]) -> dict[str, Any]:
     try:
         if not Path(path).is_file():
-            raise OSError("there is no such file")
+            raise OSError("it is a directory" if Path(path).is_dir() else "there is no such file")
         with Path(path).open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
@@ -119,6 +122,11 @@ def _rate(value: object, where: str, faults: list[str]) -> Rate | None:
 def _entry(key: str, value: object, where: str, tiers: Tiers, faults: list[str]) -> Limits | None:
     found = len(faults)
     table = dict(_table(value, where, faults))
+    for name in [name for name in table if name not in ENTRY_KEYS]:
+        if isinstance(table.pop(name), dict) and "/" not in key:
+            faults.append(f'{where}.{name} is a table of its own: for a model write [limits."{key}/{name}"]')
+        else:
+            faults.append(f"{where}.{name} is not known{nearest(name, ENTRY_KEYS)}")
     default, tables = table.pop("default_tier", None), table.pop("tiers", None)
     if tables is None:
         if default is not None:

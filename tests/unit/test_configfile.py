@@ -209,8 +209,8 @@ def test_a_value_of_a_wrong_kind_is_a_fault_of_its_own(settled, tmp_path, text) 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(settled, tmp_path) -> None:
     """Missing, a folder, no TOML, no UTF-8, far too large, nested too deep."""
-    for path in (tmp_path / "nowhere.toml", tmp_path):
-        with pytest.raises(ConfigError, match=f"{path}: cannot be read: there is no such file"):
+    for path, reason in ((tmp_path / "nowhere.toml", "there is no such file"), (tmp_path, "it is a directory")):
+        with pytest.raises(ConfigError, match=f"{path}: cannot be read: {reason}"):
             settled("", config_file=path)
     with pytest.raises(ConfigError, match=r"cannot be read: .*line 2"):
         settled("[limits]\n= 3")
@@ -226,6 +226,18 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(settled, tmp_path) 
     for path in (3, "a\0b", ""):
         with pytest.raises(ConfigError):
             settled("", config_file=path)
+
+
+def test_a_key_of_an_entry_that_is_not_known_is_told_with_what_may_stand_there(settled) -> None:
+    """A model without quotes is a table inside its provider's."""
+    with pytest.raises(
+        ConfigError, match=r"limits.'openai'.gpt-4o is a table .* write .limits.\"openai/gpt-4o\"."
+    ) as caught:
+        settled("[limits.openai.gpt-4o]\nrpm = 5")
+    assert len(caught.value.faults) == 1
+    for key, said in (("tirs", "did you mean tiers"), ("x", "known are .*default_tier.*tiers")):
+        with pytest.raises(ConfigError, match=f"limits.'openai'.{key} is not known: {said}"):
+            settled(f"[limits.openai]\n{key} = 5")
 
 
 def test_a_file_is_never_waited_for(settled, tmp_path) -> None:
