@@ -148,3 +148,9 @@ def test_redirections_have_not_run_and_name_where_to_go() -> None:
         ValueError("ASK 5 b:2"),
     ):
         assert (has_not_run(other), redirect(other)) == (False, None)
+
+
+def test_a_store_that_does_not_answer_may_not_speak_tls() -> None:
+    """A plain port waits for more of what it takes for a command."""
+    assert "or does it not speak TLS?" in str(translate(TimeoutError(), "rediss://a:1"))
+    assert "TLS" not in str(translate(TimeoutError(), "redis://a:1"))

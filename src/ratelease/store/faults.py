@@ -133,7 +133,8 @@ def translate(error: BaseException, label: str) -> RateleaseError:
             "docs/operations.md lists the access rights of clients and of operators"
         )
     if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
-        return away(f"the store at {label} did not answer in time: is it overloaded, or cut off?")
+        or_what = ", or does it not speak TLS?" if label.startswith("rediss") else "?"
+        return away(f"the store at {label} did not answer in time: is it overloaded, or cut off{or_what}")
     if redirect(error) is not None and MARK not in label:
         return StoreUnavailable(
             f"the store at {label} is a node of a Redis Cluster, and another node has these keys: write the URL as "
