@@ -258,9 +258,15 @@ def test_a_wrong_phase_of_the_new_kinds_is_named(text, complaint):
         Phase.parse(text)
 
 
-@pytest.mark.parametrize("concurrency,hard_cap", [(None, 4), (5, 4), (5, 0), (5, True)])
+@pytest.mark.parametrize("concurrency,hard_cap", [(5, 4), (5, 0), (5, True)])
 def test_a_hard_cap_is_at_least_the_limit(concurrency, hard_cap):
     """It is what is tolerated beyond one."""
     with pytest.raises(ConfigError, match="hard_cap must be"):
         Settings(concurrency=concurrency, hard_cap=hard_cap)
     assert Settings(concurrency=5, hard_cap=5).model().admit(0.0).admitted
+
+
+def test_a_hard_cap_needs_a_limit_that_it_lies_above() -> None:
+    """Without one it would be the limit."""
+    with pytest.raises(ConfigError, match="hard_cap needs concurrency"):
+        Settings(hard_cap=5)

@@ -114,7 +114,9 @@ class Settings:
         for name, (takes, what) in _TAKES.items():
             if not takes(figure := getattr(self, name)):
                 yield f"{name} must be {what}, not {figure!r}"
-        if self.hard_cap is not None and _is_count(self.hard_cap) and self.hard_cap < (self.concurrency or math.inf):
+        if self.hard_cap is not None and self.concurrency is None:
+            yield "hard_cap needs concurrency, which it lies above"
+        elif self.hard_cap is not None and _is_count(self.hard_cap) and self.hard_cap < (self.concurrency or math.inf):
             yield f"hard_cap must be at least the concurrency ({self.concurrency}), not {self.hard_cap!r}"
         lognormal = self.distribution == "lognormal" and _is_latency(self.latency)
         if lognormal and self.latency_range[0] == 0 < self.latency_range[1]:
