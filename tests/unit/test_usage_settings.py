@@ -87,8 +87,11 @@ def test_names_that_no_metric_can_have_are_refused(names):
 
 def test_featherless_looks_for_its_key_at_once(monkeypatch):
     monkeypatch.delenv("FEATHERLESS_API_KEY", raising=False)
-    with pytest.raises(ConfigError, match="not set"):
+    with pytest.raises(ConfigError, match="FEATHERLESS_API_KEY is not set"):
         FeatherlessUsage()
+    with pytest.raises(ConfigError, match="names an environment variable that is not set") as raised:
+        FeatherlessUsage("A_KEY_BY_MISTAKE")
+    assert "A_KEY_BY_MISTAKE" not in str(raised.value)
     monkeypatch.setenv("FEATHERLESS_API_KEY", SECRET)
     assert repr(FeatherlessUsage()) == "FeatherlessUsage(https://api.featherless.ai/account/concurrency)"
 

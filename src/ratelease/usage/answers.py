@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..core.provider_usage import ProviderUsage, dig, parsed
-from .calling import BEARER, Secret
+from .calling import BEARER, FEATHERLESS_KEY, Secret
 from .http import TIMEOUT, HttpUsage, need
 
 _PATH = re.compile(r"[^.\[\]\s]{1,100}(?:\.[^.\[\]\s]{1,100}){0,19}")
@@ -96,7 +96,7 @@ class FeatherlessUsage(JsonUsage):
 
     def __init__(
         self,
-        secret: Secret = "FEATHERLESS_API_KEY",  # noqa: S107 - the name of a variable
+        secret: Secret = FEATHERLESS_KEY,
         *,
         url: str = "https://api.featherless.ai/account/concurrency",
         timeout: float = TIMEOUT,

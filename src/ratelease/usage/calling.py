@@ -30,6 +30,9 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}", re.ASCII)
 _HOW = "the name of an environment variable, in capitals, or a callable that returns the secret, not the secret itself"
 
+# Where the key is looked for of a provider that we know.
+FEATHERLESS_KEY = "FEATHERLESS_API_KEY"
+
 # A compressed answer could be a thousand times larger than what is read of it.
 _OWN_HEADERS = frozenset({"accept-encoding", "connection", "content-length", "host", "transfer-encoding"})
 
@@ -129,8 +132,7 @@ class Headers:
         if isinstance(self._secret, str):
             value: object = os.environ.get(self._secret)
             if value is None:
-                # Not named: whoever gives a key in place of a name would find it in a log.
-                raise ConfigError("secret names an environment variable that is not set")
+                raise ConfigError(_unset(self._secret))
         else:
             value = await self._called()
         text = value.strip() if isinstance(value, str) else ""
@@ -148,6 +150,14 @@ class Headers:
         except Exception as error:  # noqa: BLE001 - it is the user's, and its message may hold what it has read
             kind = type(error).__name__
         raise ConfigError(f"secret() has raised {kind}")
+
+
+def _unset(variable: str) -> str:
+    """The fault of a variable that is not set."""
+    if variable == FEATHERLESS_KEY:
+        return f"the environment variable {FEATHERLESS_KEY} is not set: set it, or say by secret= where the key is"
+    # Not named: whoever gives a key in place of a name would find it in a log.
+    return "secret names an environment variable that is not set"
 
 
 def _given(headers: object, faults: list[str]) -> dict[str, str]:
@@ -184,6 +194,6 @@ def _check_auth(secret: object, auth: object, auth_header: object, given: dict[s
         if not _VARIABLE.fullmatch(secret):
             faults.append(f"secret must be {_HOW}")
         elif secret not in os.environ:
-            faults.append("secret names an environment variable that is not set")
+            faults.append(_unset(secret))
     elif not callable(secret):
         faults.append(f"secret must be {_HOW}")
