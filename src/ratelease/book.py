@@ -102,7 +102,7 @@ class Entries:
         if not isinstance(name, str) or not name or not isinstance(pool, Pool):
             raise ConfigError(f"pools[{shown(name)}] must be a Pool(…) with a name, not {shown(pool)}")
         try:
-            check_name(name, "the pool")
+            check_name(name, "the pool", "pools={'opus': Pool(…)}")
         except ConfigError as error:
             raise ConfigError(f"pools[{shown(name)}]: {error}") from None
         if name.casefold() in self.pools:

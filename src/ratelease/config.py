@@ -60,7 +60,7 @@ def _check_url(value: object) -> str:
 
 def _check_namespace(value: object) -> str:
     try:
-        return check_name(value, "")
+        return check_name(value, "", "namespace='prod'")
     except ConfigError as error:
         raise ValueError(str(error).strip()) from None
 

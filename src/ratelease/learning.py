@@ -98,7 +98,7 @@ def _told(outcome: Outcome | Feedback | str, retry_after: Seconds | None, header
     told = feedback_of(Outcome(outcome) if isinstance(outcome, str) else outcome)
     if headers is not None and told.retry_after is None:
         told = replace(told, retry_after=retry_after_of(headers))
-    return told if retry_after is None else replace(told, retry_after=seconds_of(retry_after, "retry_after"))
+    return told if retry_after is None else replace(told, retry_after=seconds_of(retry_after, "retry_after", "from 0"))
 
 
 def _nothing() -> Steps[bool]:

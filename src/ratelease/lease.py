@@ -34,7 +34,7 @@ def hold_of(hold: Seconds | None) -> float | None:
     """How long a slot is to stay counted, in seconds; ConfigError for what is no such time."""
     if hold is None:
         return None
-    seconds = seconds_of(hold, "hold")
+    seconds = seconds_of(hold, "hold", f"from 0 to {LONGEST_HOLD:.0f}")
     if seconds > LONGEST_HOLD:
         raise ConfigError(f"a hold lasts at most {LONGEST_HOLD:.0f} seconds, not {seconds:g}")
     return seconds

@@ -16,9 +16,9 @@ _DATE = re.compile(
 _DOT = re.compile(r"(?<=\d)\.(?=\d)")
 
 
-def check_name(name: object, what: str) -> str:
+def check_name(name: object, what: str, example: str = "acquire('openai', 'gpt-4o')") -> str:
     """
-    Return the name, if it can be one.
+    Return the name, if it can be one. `example` shows where it stands.
 
     Raises:
 
@@ -27,7 +27,7 @@ def check_name(name: object, what: str) -> str:
     if not isinstance(name, str):
         raise ConfigError(f"{what} must be text, not {type(name).__name__}")
     if not name.strip():
-        raise ConfigError(f"{what} is empty: name it, as in acquire('openai', 'gpt-4o')")
+        raise ConfigError(f"{what} is empty: name it, as in {example}")
     if len(name) > LONGEST_NAME:
         raise ConfigError(
             f"{what} has {len(name):,} characters ({name[:24]!a}…): the longest name is {LONGEST_NAME}. "

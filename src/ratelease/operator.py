@@ -53,6 +53,8 @@ class _Verbs:
             raise ConfigError("this operator is closed: make a new one")
 
     def _set(self, provider: str, model: str | None, limits: Limits | None, reason: str) -> Steps[Figures]:
+        if isinstance(model, Limits):
+            raise ConfigError("set_limits was given Limits(…) as model: for a provider write limits=Limits(…)")
         if not isinstance(limits, Limits):
             raise ConfigError(f"set_limits needs Limits(…), not {limits!r}")
         if limits.strategy is not None:
@@ -78,7 +80,7 @@ class _Verbs:
     def _pause(self, provider: str, model: str | None, seconds: Seconds | None, reason: str) -> Steps[Figures]:
         what = ""
         if seconds is not None:
-            length = seconds_of(seconds, "seconds")
+            length = seconds_of(seconds, "the length of a pause", f"above 0, up to {LONGEST_PAUSE:,.0f},")
             if not 0 < length <= LONGEST_PAUSE:
                 raise ConfigError(
                     f"a pause lasts more than 0 and at most {LONGEST_PAUSE:,.0f} seconds, not {length:g}; without "

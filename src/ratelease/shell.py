@@ -67,11 +67,11 @@ def _all_text(*names: object) -> bool:
     return all(type(name) is str for name in names)
 
 
-def seconds_of(value: object, what: str) -> float:
-    """A length of time as float seconds; ConfigError for what is none."""
+def seconds_of(value: object, what: str, allowed: str = "from 0 (math.inf waits for ever)") -> float:
+    """A length of time as float seconds; ConfigError for what is none, with what is `allowed` there."""
     seconds = checks.plain_seconds(value)
     if not checks.is_number(seconds, 0, math.inf):
-        raise ConfigError(f"{what} must be seconds from 0 (math.inf waits for ever) or a timedelta, not {seconds!r}")
+        raise ConfigError(f"{what} must be seconds {allowed} or a timedelta, not {seconds!r}")
     return float(seconds)  # type: ignore[arg-type]
 
 
@@ -204,7 +204,7 @@ class Shell:
             line = self._rt.line(
                 check_provider(provider),
                 check_name(model, "model").casefold(),
-                tuple(check_name(pool, "pool").casefold() for pool in names),
+                tuple(check_name(pool, "pool", "pools=['opus']").casefold() for pool in names),
             )
             if len(self._lines) >= MOST_SPELLINGS:
                 self._lines.clear()

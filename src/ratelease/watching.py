@@ -162,7 +162,7 @@ class Watches(Shell):
 def _time(name: str, value: object, faults: list[str]) -> float:
     low, high = _RANGES[name]
     try:
-        seconds = seconds_of(value, name)
+        seconds = seconds_of(value, name, f"from {low:g} to {high:g}")
     except ConfigError as error:
         faults.append(str(error))
         return low

@@ -243,6 +243,12 @@ async def test_a_cause_that_nobody_knows_is_refused_with_those_that_are(make_lim
     for told in (limiter.report(*MODEL, "other"), limiter.call(penalize, *MODEL, "other")):
         with pytest.raises(ConfigError, match="'other': known are rate_limit, capacity, timeout, schema_violation"):
             await told
+    for model in ("gpt-4o", "unused"):
+        with pytest.raises(ConfigError, match=r"'throtled'.*Outcomes are .*throttled.*: did you mean throttled\?"):
+            await limiter.report("openai", model, "throtled")
+    with pytest.raises(ConfigError, match=r"known are rate_limit, .* did you mean capacity\?$") as raised:
+        await limiter.call(penalize, *MODEL, "capacities")
+    assert "Outcomes" not in str(raised.value)
     health = await limiter.health(*MODEL)
     assert (health.penalty, health.reason) == (0.0, "initial")
     assert await limiter.report("openai", "own", "refusal")
@@ -272,14 +278,14 @@ async def test_penalties_are_a_providers_own_and_everybodys(make_limiter) -> Non
         (("openai", "gpt-4o", "x" * 10**6), {}, "outcome must be one of"),
         (("openai", "gpt-4o", "Capacity"), {}, "outcome must be one of"),
         (("openai", "gpt-4o", None), {}, "outcome must be an Outcome or a Feedback, not None"),
-        (("openai", "gpt-4o", 429), {}, "outcome must be an Outcome or a Feedback, not 429"),
+        (("openai", "gpt-4o", 429), {}, "outcome must be an Outcome or a Feedback, not 429: write one of Outcome.OK,"),
         (("", "gpt-4o", "throttled"), {}, "provider is empty"),
         (("openai", "x" * 10**6, "throttled"), {}, "model"),
         (("openai", "gpt-4o", "throttled"), {"id": ""}, "id of a report must be text of 1 to 128"),
         (("openai", "gpt-4o", "throttled"), {"id": "x" * 10**6}, "id of a report"),
         (("openai", "gpt-4o", "throttled"), {"id": 7}, "id of a report"),
         (("openai", "gpt-4o", "throttled"), {"id": "\udcff"}, "id of a report"),
-        (("openai", "gpt-4o", "throttled"), {"retry_after": -1}, "retry_after must be seconds"),
+        (("openai", "gpt-4o", "throttled"), {"retry_after": -1}, "retry_after must be seconds from 0 or a timedelta"),
         (("openai", "gpt-4o", "throttled"), {"retry_after": math.nan}, "retry_after must be seconds"),
         (("openai", "gpt-4o", "throttled"), {"retry_after": "2"}, "retry_after must be seconds"),
         (("openai", "gpt-4o", "ok"), {"response": math.inf}, "response must be seconds from 0"),
@@ -349,8 +355,15 @@ async def test_a_release_with_what_is_no_outcome_leaves_the_lease_as_it_was(make
     """The caller's mistake costs neither the slot for ever nor the word of the next release."""
     limiter = make_limiter(limits=FOUR)
     [lease] = await limiter.hold(*MODEL)
-    with pytest.raises(ConfigError, match="Outcome or a Feedback"):
-        await lease.release("throttled")
+    for wrong, said in (
+        ("throttled", "write Outcome.THROTTLED"),
+        ("gone", "write one of Outcome.OK, Outcome.THROTTLED, "),
+        (ValueError(), r"lease.fail\(error\) takes what was raised"),
+    ):
+        with pytest.raises(ConfigError, match=f"must be an Outcome or a Feedback, not .*: {said}"):
+            await lease.release(wrong)
+    with pytest.raises(ConfigError, match="hold must be seconds from 0 to 600 or a timedelta, not -1"):
+        await limiter.call(lease.lease.release, hold=-1)
     assert (lease.valid, await limiter.in_flight(SCOPE)) == (True, 1)
     await lease.fail(_Hostile())
     assert (lease.valid, await limiter.in_flight(SCOPE)) == (False, 0)

@@ -151,3 +151,9 @@ async def test_everything_that_is_wrong_with_a_watch_is_told_at_once(make_limite
         make_limiter(limits=TWO).client.watch_usage("", 5, admit="x")  # type: ignore[arg-type]
     for part in ("provider", "get_usage", "admit"):
         assert part in str(raised.value)
+
+
+async def test_a_time_outside_its_range_is_told_the_range(make_limiter) -> None:
+    """Also one below 0: none of them is for ever."""
+    with pytest.raises(ConfigError, match=r"repoll must be seconds from 0.01 to 3600 or a timedelta, not -1"):
+        make_limiter(limits=TWO).client.watch_usage("openai", lambda: None, repoll=-1)

@@ -114,8 +114,17 @@ def feedback_of(outcome: Outcome | Feedback) -> Feedback:
     if isinstance(outcome, Outcome):
         return Feedback(outcome)
     if not isinstance(outcome, Feedback):
-        raise ConfigError(f"outcome must be an Outcome or a Feedback, not {shown(outcome)}")
+        raise ConfigError(f"outcome must be an Outcome or a Feedback, not {shown(outcome)}: {_instead(outcome)}")
     return outcome
+
+
+def _instead(outcome: object) -> str:
+    """What somebody may have meant by what is no outcome."""
+    if isinstance(outcome, BaseException):
+        return "lease.fail(error) takes what was raised, and classify(error) makes a Feedback of it"
+    if isinstance(outcome, str) and outcome.upper() in Outcome.__members__:
+        return f"write Outcome.{outcome.upper()}"
+    return f"write one of {', '.join(f'Outcome.{name}' for name in Outcome.__members__)}"
 
 
 def cause_of(name: object) -> str:

@@ -40,7 +40,7 @@ def credential_label(credential: str | None) -> str | None:
     """A short hash of a credential's label: the label itself never reaches Redis."""
     if credential is None:
         return None
-    return hashlib.sha256(check_name(credential, "credential").encode()).hexdigest()[:12]
+    return hashlib.sha256(check_name(credential, "credential", "credential='team-a'").encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def scope_of(provider: str, model: str | None, credential: str | None) -> str:
     if name == "total":
         return "t"
     if name.startswith("pool:"):
-        return make_path("-", "-", (check_name(name[5:], "pool"),), None).scopes[1]
+        return make_path("-", "-", (check_name(name[5:], "pool", "'pool:opus'"),), None).scopes[1]
     return make_path(check_provider(name, alone=True), "-", (), credential).scopes[1]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, StoreCorrupt
@@ -18,7 +19,7 @@ from .health import Health, health_of
 from .instances import Instance, decode_profile
 from .journal import Deed, pack_deed, read_deed
 from .keys import Keyspace, Path, make_path, parse_path, scope_label, scope_of
-from .model import Figures, Header, Line, figures_of
+from .model import Figures, Header, Line, Outcome, figures_of
 from .scripts import Call
 from .session import Session
 from .status import QueueStatus, ScopeStatus, Status, disagreements, read_snapshot
@@ -155,7 +156,7 @@ class Tending:
         """
         header, new, causes = scripts.reported((yield scripts.report(self._session, self._keyspace, line, id, lesson)))
         if header is None:
-            raise unknown_cause(lesson[1:], causes)
+            raise unknown_cause(lesson[1:], causes, sorted(outcome.value for outcome in Outcome))
         self._note(header)
         return new
 
@@ -233,14 +234,19 @@ class Tending:
         return removed
 
 
-def unknown_cause(cause: str, known: Sequence[str]) -> ConfigError:
-    """The error for a cause that a scope's penalty does not weigh."""
+def unknown_cause(cause: str, known: Sequence[str], outcomes: Sequence[str] = ()) -> ConfigError:
+    """The error for a cause that a scope's penalty does not weigh; `outcomes` could have been meant as well."""
+    close = get_close_matches(cause, [*known, *outcomes], n=1, cutoff=0.6)
+    end = f". Outcomes are {', '.join(outcomes)}" if outcomes else ""
+    end += f": did you mean {close[0]}?" if close else ""
     if not known:
         return ConfigError(
             f"a penalty for {cause!a} needs a scope with limits that has been used, and strategy 'penalty' there: name "
-            "the model, or give the scope limits"
+            f"the model, or give the scope limits{end}"
         )
-    return ConfigError(f"no penalty is known for {cause!a}: known are {', '.join(known)}. Penalty(weights=…) adds more")
+    return ConfigError(
+        f"no penalty is known for {cause!a}: known are {', '.join(known)}. Penalty(weights=…) adds more{end}"
+    )
 
 
 def scopes_meant(path: Path, scope: str | None) -> list[bool]:
