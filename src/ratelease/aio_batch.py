@@ -60,10 +60,12 @@ class _Run:
         self._items = items
         self._in_flight = in_flight
         self._return_exceptions = return_exceptions
+        self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to read."""
+        self._started = True
         self.count = BatchCount(self.count.total, time.monotonic())
         self.room = asyncio.Semaphore(self._in_flight)
         self.ended: asyncio.Queue[Done[Any, Any] | _End | None] = asyncio.Queue()
@@ -83,6 +85,19 @@ class _Run:
         for task in tuple(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()
+
+    async def close(self) -> None:
+        """Stop, and end the consumer's waiting."""
+        if not self._started:
+            return
+        self.stop()
+        self.ended.put_nowait(None)
+        if not self.inside():
+            await self.ending()
+
+    def inside(self) -> bool:
+        """Whether this is one of the batch's own tasks: it cannot wait for all of them."""
+        return asyncio.current_task() in self._tasks
 
     async def ending(self) -> None:
         """Wait until what was cancelled has ended, its leases released."""
@@ -230,13 +245,14 @@ class AsyncBatch(Generic[Item, Result]):
         return self._run.count.progress(time.monotonic())
 
     async def aclose(self) -> None:
-        """Read no more, cancel what waits and runs, and wait until it has ended. Harmless when repeated."""
-        if self._results.ag_running:
-            # Another task waits in the loop: it ends there.
-            self._run.stop()
-            self._run.ended.put_nowait(None)
-            await self._run.ending()
-        else:
+        """
+        Read no more, cancel what waits and runs, and wait until it has ended. Harmless when repeated.
+
+        Called by the batch's own function it does not wait: whoever reads the batch does.
+        """
+        await self._run.close()
+        # Another task that waits in the loop ends there, and so does the reader of a batch that is closed from inside.
+        if not self._results.ag_running and not self._run.inside():
             await self._results.aclose()
 
     async def close(self) -> None:

@@ -245,6 +245,30 @@ async def test_a_batch_is_a_context_manager(limiter, target) -> None:
     assert items.read <= 12
 
 
+async def test_an_item_may_close_its_batch(limiter, target) -> None:
+    """As one that has found what it sought: the reader's loop ends when all has gone back. Two may do it at once."""
+    work = Work(limiter, 0.01)
+
+    def search(item):
+        if limiter.is_sync:
+            work(item)
+            return batch.batch.close() if item in (1, 2) else None
+
+        async def soon():
+            try:
+                await work(item)
+            finally:
+                if item in (1, 2):
+                    await batch.batch.close()
+
+        return soon()
+
+    batch = target.map(search, range(100))
+    await asyncio.wait_for(batch.all(), 10)
+    assert work.begun <= 12
+    await nothing_is_left(limiter)
+
+
 async def test_items_wait_as_long_as_it_takes(make_limiter) -> None:
     """The client's default timeout is not for batches: an item's wait depends on all those before it."""
     limiter = make_limiter(limits=LIMITS, default_timeout=0.01)
@@ -367,6 +391,22 @@ class TestOnAnEventLoop:
         await batch.close()
         assert await asyncio.wait_for(consumer, 5) == []
         assert work.running == 0
+        await nothing_is_left(limiter)
+
+    async def test_a_reader_at_work_finds_its_batch_closed(self, limiter, target) -> None:
+        """By an item meanwhile: its loop ends, after everything else has."""
+
+        async def work(item):
+            await asyncio.sleep(0)
+            if item == 3:
+                await batch.batch.aclose()
+                await asyncio.sleep(0.05)
+
+        batch: BothBatch = BothBatch(limiter, target.target.map(work, range(100), in_flight=4))
+        async for done in batch:
+            assert done.index < 3
+            await asyncio.sleep(0.02)
+        assert limiter.client._rt.keeper.holds == {}
         await nothing_is_left(limiter)
 
     async def test_no_more_tasks_live_than_in_flight(self, limiter, target) -> None:
