@@ -7,6 +7,7 @@ Compared with openai 3.54, anthropic 2.12, httpx2 2.16, botocore 1.44, google-ge
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 _BASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "openai:OpenAIError": ("openai", ()),
     "openai:APIError": ("openai", ("openai:OpenAIError",)),
+    "openai:LengthFinishReasonError": ("openai", ("openai:OpenAIError",)),
     "openai:APIResponseValidationError": ("openai", ("openai:APIError",)),
     "openai:APIStatusError": ("openai", ("openai:APIError",)),
     "openai:APIConnectionError": ("openai", ("openai:APIError",)),
@@ -94,6 +96,15 @@ def error(name: str, /, **attributes: Any) -> Exception:
     made = kind(name)("429 rate limit exceeded, insufficient_quota, overloaded")
     made.__dict__.update(attributes)
     return made
+
+
+def while_handling(failure: Exception, raised: Exception, module: str) -> Exception:
+    """Return the second one as code of this module raises it that has caught the first one."""
+    space = {"__name__": module, "failure": failure, "raised": raised}
+    exec("def call():\n  try:\n    raise failure\n  except Exception:\n    raise raised", space)  # noqa: S102
+    with contextlib.suppress(type(raised)):
+        space["call"]()  # type: ignore[operator]
+    return raised
 
 
 class Response:

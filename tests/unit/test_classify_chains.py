@@ -7,7 +7,7 @@ from typing import Any
 from ratelease import Feedback, Outcome
 from ratelease import classify as of
 from ratelease.errors import QuotaExhausted, StoreUnavailable, WaitTimeout
-from support.sdk_errors import error, openai_error
+from support.sdk_errors import error, openai_error, while_handling
 
 
 def _raised(make: Callable[[], Any]) -> BaseException:
@@ -64,11 +64,25 @@ def test_the_failure_of_another_call_is_not_taken_for_this_ones() -> None:
     assert mistake.__context__ is not None
     assert of(mistake) == Feedback(Outcome.IGNORED)
     # A library's own context is its own.
-    outer = error("openai:APIConnectionError")
-    outer.__context__ = error("httpx:ReadTimeout")
+    outer = while_handling(error("httpx:ReadTimeout"), error("openai:APIConnectionError"), "openai._base_client")
     assert of(outer).outcome is Outcome.TIMEOUT
     outer.__suppress_context__ = True
     assert of(outer).outcome is Outcome.ERROR
+
+
+def test_the_failure_that_the_caller_handles_is_not_taken_for_a_librarys() -> None:
+    """Falling back to another model in `except`: what its SDK raises comes from a call that may have succeeded."""
+    throttled = openai_error(429, {"code": "rate_limit_exceeded"}, {"retry-after": "30"})
+    for said in ("openai:LengthFinishReasonError", "openai:OpenAIError"):
+        assert of(while_handling(throttled, error(said), "app.answers")) == Feedback(Outcome.IGNORED)
+    # Also where the library has an exception of its own between.
+    timeout = while_handling(throttled, error("httpx:TransportError"), "app.answers")
+    outer = while_handling(timeout, error("openai:APIConnectionError"), "openai._base_client")
+    assert of(outer) == Feedback(Outcome.ERROR)
+    # A context that has come without its traceback may be anybody's.
+    outer = error("openai:OpenAIError")
+    outer.__context__ = throttled.with_traceback(None)
+    assert of(outer) == Feedback(Outcome.IGNORED)
 
 
 def test_of_a_group_the_gravest_counts() -> None:

@@ -15,7 +15,7 @@ from ..core.model import Outcome
 from .evidence import Evidence
 from .google import quotas_of, until_midnight
 from .hints import clock_of, closed, dimension_used_up, told_wait, until_reset, used_up
-from .reading import bases, items, read
+from .reading import bases, items, read, text
 from .tables import (
     CATEGORIES,
     CLIENT_LIBRARIES,
@@ -93,8 +93,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """
     The error, what caused it, and so on.
 
-    What was being handled when it was raised counts only where a client's library raised it: in the caller's own code
-    that may be another call's failure, as in a loop that tries again.
+    What was being handled when it was raised counts only where a client's library raised it, and had caught the other
+    itself: what the caller's own code handles may be another call's failure, as in a loop that tries again.
     """
     seen: set[int] = set()
     current: object = error
@@ -104,8 +104,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         cause = read(current, "__cause__")
         if cause is None and read(current, "__suppress_context__") is False:
             root = next(iter(bases(current)), ("", ""))[0]
-            cause = read(current, "__context__") if root in CLIENT_LIBRARIES else None
+            context = read(current, "__context__")
+            cause = context if root in CLIENT_LIBRARIES and _catcher(context) in CLIENT_LIBRARIES else None
         current = cause
+
+
+def _catcher(error: object) -> str:
+    """The first part of the module that has caught an exception: a traceback begins there."""
+    frame = read(read(error, "__traceback__"), "tb_frame")
+    return (text(read(read(frame, "f_globals"), "__name__")) or "").partition(".")[0]
 
 
 def _of_error(
