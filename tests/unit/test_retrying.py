@@ -217,6 +217,22 @@ def test_a_long_hint_is_waited_for_where_that_is_asked_for() -> None:
     assert isinstance(Retrying(patient, "o/g").failed(after(math.inf), 0.5), RetriesExhausted)
 
 
+@pytest.mark.covers("RT-06")
+def test_hints_that_are_waited_for_use_up_no_budget() -> None:
+    """What max_wait and schedule_limit allow is left to the caller's own backoff."""
+    patient = Retry(wait_long_hints=True, base=50, cap=50, jitter="none")
+    long = Retry(wait_long_hints=True, schedule=(50, 40), schedule_limit=90, jitter="none")
+    for policy, wait in ((patient, 50), (long, 40)):
+        retrying = Retrying(policy, "openai/gpt-4o")
+        follows = [retrying.failed(each, 0.5) for each in (after(600), THROTTLED)]
+        assert [each.delay for each in follows if isinstance(each, Again)] == [600, wait]
+        assert retrying.waited == 600 + wait
+    retrying = Retrying(patient, "openai/gpt-4o")
+    error = [retrying.failed(each, 0.5) for each in (THROTTLED, after(600), THROTTLED)][-1]
+    assert isinstance(error, RetriesExhausted)
+    assert "50.0 s after 50.0 s of waiting, more than max_wait (90.0 s)" in str(error)
+
+
 def test_a_wait_beyond_the_time_that_is_left_is_not_begun() -> None:
     """Whoever asks for the wait."""
     error = Retrying(PLAIN, "openai/gpt-4o").failed(BROKEN, 0.5, left=0.5)

@@ -75,7 +75,8 @@ class Retrying:
         self.waited = 0.0
         # Apart for 429s, as their bounds are.
         self._retries = {True: 0, False: 0}
-        self._waited_throttled = 0.0
+        # What max_wait, or the schedule's own limit, is compared with.
+        self._spent = {True: 0.0, False: 0.0}
 
     def failed(self, feedback: Feedback, chance: float, left: float = math.inf) -> Again | RateleaseError | None:
         """
@@ -101,12 +102,13 @@ class Retrying:
             return self._exhausted(feedback, _MORE) if self.retries else None
         hint = _sound(feedback.retry_after)
         delay = policy.wait(self.retries + 1, chance) if hint is None else hint
-        obstacle = self._obstacle(delay, hint, throttled, left)
+        bounded = hint is None or not policy.wait_long_hints
+        obstacle = self._obstacle(delay, hint, throttled, left) if bounded else _beyond(delay, left)
         if obstacle is not None:
             return self._exhausted(feedback, obstacle)
         self._retries[throttled] += 1
         self.waited += delay
-        self._waited_throttled += delay if throttled else 0.0
+        self._spent[throttled] += delay if bounded else 0.0
         return Again(delay, done + 1, most, "backoff" if hint is None else "header")
 
     @property
@@ -117,21 +119,18 @@ class Retrying:
     def _obstacle(self, delay: float, hint: float | None, throttled: bool, left: float) -> str | None:
         """Why this wait is too long, and what to do about it; None if it is not."""
         policy = self._policy
-        if hint is None or not policy.wait_long_hints:
-            limit, spent, name = None, 0.0, "max_wait"
-            if hint is not None and hint > policy.max_hint:
-                limit, name = policy.max_hint, "max_hint"
-            elif policy.schedule is not None:
-                limit, spent, name = policy.schedule_limit, self.waited, "schedule_limit"
-            elif throttled:
-                limit, spent = policy.max_wait, self._waited_throttled
-            if limit is not None and spent + delay > limit:
-                who = "the backoff is" if hint is None else "the provider asks to wait"
-                before = f" after {spent:,.1f} s of waiting" if spent else ""
-                return f"{who} {delay:,.1f} s{before}, more than {name} ({limit:,.1f} s): come back later, or raise it"
-        if delay > left or not math.isfinite(delay):
-            return f"the next one would be in {delay:,.1f} s, and {left:,.1f} s are left: allow a longer timeout"
-        return None
+        limit, spent, name = None, 0.0, "max_wait"
+        if hint is not None and hint > policy.max_hint:
+            limit, name = policy.max_hint, "max_hint"
+        elif policy.schedule is not None:
+            limit, spent, name = policy.schedule_limit, sum(self._spent.values()), "schedule_limit"
+        elif throttled:
+            limit, spent = policy.max_wait, self._spent[True]
+        if limit is not None and spent + delay > limit:
+            who = "the backoff is" if hint is None else "the provider asks to wait"
+            before = f" after {spent:,.1f} s of waiting" if spent else ""
+            return f"{who} {delay:,.1f} s{before}, more than {name} ({limit:,.1f} s): come back later, or raise it"
+        return _beyond(delay, left)
 
     def _quota(self, feedback: Feedback) -> QuotaExhausted:
         return QuotaExhausted(
@@ -157,6 +156,13 @@ class Retrying:
 
 
 _MORE = "ask for less at once, or allow more retries"
+
+
+def _beyond(delay: float, left: float) -> str | None:
+    """Why a wait does not fit into the time that the caller has; None if it does."""
+    if delay > left or not math.isfinite(delay):
+        return f"the next one would be in {delay:,.1f} s, and {left:,.1f} s are left: allow a longer timeout"
+    return None
 
 
 def _sound(hint: float | None) -> float | None:
