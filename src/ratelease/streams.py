@@ -28,6 +28,8 @@ class _StreamBase:
     def __init__(self, lease: Any, stream: Any) -> None:
         self._lease = lease
         self._stream = stream
+        # What is left again where the stream is entered; that may give another object (.stream() of SDKs).
+        self._manager = stream
         self._iterator: Any = None
         lease.stream_active()
 
@@ -88,9 +90,9 @@ class LeasedStream(_StreamBase):
 
     def __enter__(self) -> Self:
         try:
-            enter = getattr(type(self._stream), "__enter__", None)
+            enter = getattr(type(self._manager), "__enter__", None)
             if enter is not None:
-                enter(self._stream)
+                self._stream = enter(self._manager)
         except BaseException as error:
             self._lease.release(feedback_on(error))
             raise
@@ -100,9 +102,9 @@ class LeasedStream(_StreamBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
         try:
-            leave = getattr(type(self._stream), "__exit__", None)
+            leave = getattr(type(self._manager), "__exit__", None)
             if leave is not None:
-                return leave(self._stream, kind, error, trace)
+                return leave(self._manager, kind, error, trace)
             self._shut()
             return None
         finally:
@@ -154,9 +156,9 @@ class AsyncLeasedStream(_StreamBase):
 
     async def __aenter__(self) -> Self:
         try:
-            enter = getattr(type(self._stream), "__aenter__", None)
+            enter = getattr(type(self._manager), "__aenter__", None)
             if enter is not None:
-                await enter(self._stream)
+                self._stream = await enter(self._manager)
         except BaseException as error:
             await self._lease.release(feedback_on(error))
             raise
@@ -166,9 +168,9 @@ class AsyncLeasedStream(_StreamBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Any:
         try:
-            leave = getattr(type(self._stream), "__aexit__", None)
+            leave = getattr(type(self._manager), "__aexit__", None)
             if leave is not None:
-                return await leave(self._stream, kind, error, trace)
+                return await leave(self._manager, kind, error, trace)
             await self._shut()
             return None
         finally:

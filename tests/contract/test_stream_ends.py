@@ -67,6 +67,45 @@ class _Texts:
         """Nothing to close."""
 
 
+class _Manager:
+    """As what `.stream(…)` of the SDKs of OpenAI and Anthropic returns: the stream is what it gives when entered."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+        self.left: list[object] = []
+
+    def __enter__(self):
+        return self._stream
+
+    def __exit__(self, *raised: object) -> None:
+        self.left.append(raised[1])
+        self._stream.close()
+
+    async def __aenter__(self):
+        return self._stream
+
+    async def __aexit__(self, *raised: object) -> None:
+        self.left.append(raised[1])
+        await self._stream.aclose()
+
+
+@pytest.mark.covers("LS-14")
+@pytest.mark.parametrize("error", [None, ApiError(429)], ids=repr)
+async def test_a_stream_is_what_its_manager_gives_when_it_is_entered(make_limiter, error) -> None:
+    """Its items and its attributes; the manager is left."""
+    limiter = make_limiter(limits=LIMITS)
+    inner = limiter.stream("ab")
+    manager = _Manager(inner)
+    stream = (await limiter.acquire(*MODEL)).wrap_stream(manager)
+    await stream.__aenter__()
+    assert stream.request_id == "req-1"
+    assert await anext(stream) == "a"
+    assert await limiter.in_flight("openai/gpt-4o") == 1
+    await stream.__aexit__(type(error) if error else None, error, None)
+    assert (manager.left, inner.closed) == ([error], True)
+    assert await limiter.in_flight("openai/gpt-4o") == 0
+
+
 @pytest.mark.covers("RT-15")
 async def test_a_stream_that_is_read_by_its_own_methods_is_not_tried_again(make_limiter) -> None:
     """Nobody knows what its reader has seen. Looking at its headers is no reading."""
