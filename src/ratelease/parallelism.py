@@ -209,7 +209,8 @@ class DynamicParallelismAdjuster:
         )
         shared = settle(arguments={"namespace": options.pop("namespace", None)}, config=settings).config.namespace
         self._client = _Client(config=settings, namespace=f"{shared}.parallelism", **options)
-        self._running: dict[tuple[str, str], list[Lease]] = {}
+        # None stands for a call that the store has not counted.
+        self._running: dict[tuple[str, str], list[Lease | None]] = {}
         self._shares: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
@@ -232,7 +233,7 @@ class DynamicParallelismAdjuster:
         _own(provider)
         scopes = self._client.look(provider, model)
         beyond = self._client.look(_BEYOND, _joined(provider, model))[0].in_flight
-        return self._health_of(scopes, beyond)
+        return self._health_of(scopes, beyond + self._uncounted(provider, model))
 
     def get_all_states(self) -> dict[str, AdjusterState]:
         """Everything that is known: "provider/model" -> its state. One round trip a model."""
@@ -241,7 +242,8 @@ class DynamicParallelismAdjuster:
         states = {}
         for (provider, model), scope in sorted(models.items(), key=lambda entry: entry[0]):
             if provider != _BEYOND:
-                health = self._health_of([scope], beyond.get(_joined(provider, model), 0))
+                further = beyond.get(_joined(provider, model), 0) + self._uncounted(provider, model)
+                health = self._health_of([scope], further)
                 states[f"{provider}/{model}"] = AdjusterState(self._config_of(scope.reaction), health)
         return states
 
@@ -271,6 +273,10 @@ class DynamicParallelismAdjuster:
             adjustment_reason=reaction.reason,
             last_adjusted_at=reaction.events[-1].at if reaction.events else None,
         )
+
+    def _uncounted(self, provider: str, model: str) -> int:
+        with self._lock:
+            return self._running.get(_key(provider, model), []).count(None)
 
     def _health_of(self, scopes: Sequence[ScopeStatus], beyond: int) -> ProviderHealth:
         own = self._config
@@ -319,10 +325,15 @@ class DynamicParallelismAdjuster:
         self._client.report(provider, model, Outcome.OK, response=response)
 
     def request_started(self, provider: str, model: str) -> None:
-        """Count a call that begins. The whole fleet is counted; what a process has begun that dies is forgotten."""
+        """
+        Count a call that begins. The whole fleet is counted; what a process has begun that dies is forgotten.
+
+        While an operator has paused everything, it is counted in this process alone.
+        """
         key = _key(provider, model)
-        # Whoever calls decides how many run: those beyond the limit are counted beside it.
-        taken = self._client.try_acquire(provider, model) or self._client.acquire(_BEYOND, _joined(provider, model))
+        # Whoever calls decides how many run: those beyond the limit are counted beside it. Nothing here waits.
+        beyond = (_BEYOND, _joined(provider, model))
+        taken = self._client.try_acquire(provider, model) or self._client.try_acquire(*beyond) or None
         with self._lock:
             self._running.setdefault(key, []).append(taken)
 

@@ -1,6 +1,7 @@
 """ratelease.parallelism: how many calls may run at once, as functions, on state that the fleet shares."""
 
 import threading
+import time
 
 import pytest
 
@@ -152,6 +153,23 @@ def test_active_requests_are_those_of_the_fleet_and_never_below_none(make) -> No
     assert one.get_health(*MODEL).active_requests == 0
     assert one.get_health("openai", "other").active_requests == 1
     assert one.get_parallelism(*MODEL) == 4
+
+
+@pytest.mark.covers("AL-25")
+def test_calls_are_counted_where_they_run_while_everything_is_paused(make) -> None:
+    """Whoever tells of a call is not kept waiting for the end of the pause."""
+    adjuster = make()
+    adjuster.request_started(*MODEL)
+    adjuster._client.operator.pause("total")
+    begun = time.monotonic()
+    adjuster.request_started(*MODEL)
+    assert time.monotonic() - begun < 1
+    adjuster._client.operator.resume("total")
+    assert adjuster.get_health(*MODEL).active_requests == 2
+    assert [state.health.active_requests for state in adjuster.get_all_states().values()] == [2]
+    for _ in range(2):
+        adjuster.request_completed(*MODEL)
+    assert adjuster.get_health(*MODEL).active_requests == 0
 
 
 @pytest.mark.covers("AL-26")
