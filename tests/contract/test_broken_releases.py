@@ -43,8 +43,8 @@ async def test_an_interrupted_release_is_made_as_it_was_asked_for(make_limiter, 
 def test_feedback_of_wrong_figures_is_refused_and_all_of_it_is_told() -> None:
     """Before a lease is ended by it."""
     with pytest.raises(ConfigError) as raised:
-        Feedback(Outcome.ERROR, code=123, status=True, terminal=1)  # type: ignore[arg-type]
-    assert all(part in str(raised.value) for part in ("code", "status", "terminal"))
+        Feedback(Outcome.ERROR, code=123, status=True, terminal=1, local=0)  # type: ignore[arg-type]
+    assert all(part in str(raised.value) for part in ("code", "status", "terminal", "local"))
     for status in (429.0, "429", [429]):
         with pytest.raises(ConfigError, match="whole number"):
             Feedback(Outcome.ERROR, status=status)  # type: ignore[arg-type]

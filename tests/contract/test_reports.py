@@ -8,10 +8,12 @@ from typing import Self
 
 import pytest
 
-from ratelease import Feedback, Limits, Outcome
+from ratelease import Feedback, Limits, Outcome, Retry, classify
 from ratelease.errors import ConfigError, LeaseLost, WaitTimeout
 from ratelease.strategies import Parallelism, Penalty
 from support.both import AsyncStream, Stream
+from support.sdk_errors import error
+from support.targets import BothTarget, Failing
 from support.wait_until import wait_until_async
 
 MODEL = ("openai", "gpt-4o")
@@ -198,6 +200,24 @@ async def test_waits_and_refusals_of_our_own_teach_nothing(make_limiter) -> None
         await limiter.acquire("openai", "mini", timeout=0.05)
     assert raised.value.dimension == "breaker"
     assert 25 < raised.value.retry_after <= 30
+
+
+@pytest.mark.covers("AL-39", "RT-01")
+async def test_a_full_pool_of_this_process_is_no_failure_of_the_provider(make_limiter) -> None:
+    """It is tried again, and stays charged: another call under the same lease may have been sent."""
+    limits = {SCOPE: Limits(rpm=60, strategy=["penalty", "breaker"])}
+    limiter = make_limiter(limits=limits, retry=Retry(max_retries=5, base=0.001, cap=0.01))
+    full = [error("httpx:PoolTimeout"), error("openai:APITimeoutError")] * 3
+    for each in full[1::2]:
+        each.__cause__ = full[0]
+    work = Failing(*full[:5])
+    assert await BothTarget(limiter).call(work) == "fine"
+    assert work.calls == 6
+    assert not await limiter.report(*MODEL, classify(full[0]))
+    health = await limiter.health(*MODEL)
+    assert (health.healthy, health.reason) == (True, "initial")
+    assert (await limiter.reaction(SCOPE)).breaker is None
+    assert await limiter.used(SCOPE, "requests/60s") == 6
 
 
 @pytest.mark.covers("RT-14")

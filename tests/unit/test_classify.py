@@ -93,7 +93,6 @@ NETWORK: list[tuple[str, Outcome]] = [
     ("aiohttp:ClientConnectionError", Outcome.ERROR),
     ("botocore:EndpointConnectionError", Outcome.ERROR),
     ("openai:APIConnectionError", Outcome.ERROR),
-    # The wait for a connection of one's own pool is no sign of a slow provider.
     ("httpx:PoolTimeout", Outcome.ERROR),
 ]
 
@@ -104,6 +103,8 @@ def test_failures_of_the_network_may_be_tried_again(name: str, outcome: Outcome)
     """By the type, or by the nearest base that is known."""
     feedback = of(error(name))
     assert (feedback.outcome, feedback.retryable, feedback.retry_after) == (outcome, True, None)
+    # The wait for a connection of one's own pool is nothing that a provider has done.
+    assert feedback.local is (name == "httpx:PoolTimeout")
 
 
 @pytest.mark.parametrize(
@@ -422,5 +423,6 @@ def test_feedback_is_plain_data() -> None:
         "dimension": "tokens",
         "terminal": False,
         "status": 429,
+        "local": False,
     }
     assert "secret" not in repr(feedback)

@@ -30,7 +30,8 @@ def test_a_wrapper_means_what_it_wraps() -> None:
     connection = error("openai:APIConnectionError")
     assert of(wrapped(connection, error("httpx:ReadTimeout"))).outcome is Outcome.TIMEOUT
     assert of(wrapped(connection, error("httpx:ConnectError"))).outcome is Outcome.ERROR
-    assert of(wrapped(error("openai:APITimeoutError"), error("httpx:PoolTimeout"))).outcome is Outcome.ERROR
+    full = Feedback(Outcome.ERROR, local=True)
+    assert of(wrapped(error("openai:APITimeoutError"), error("httpx:PoolTimeout"))) == full
     assert of(wrapped(connection, error("httpx:UnsupportedProtocol"))).terminal
     retried = wrapped(error("google:RetryError"), error("google:ServiceUnavailable", code=503))
     assert of(retried).outcome is Outcome.OVERLOADED
@@ -92,5 +93,7 @@ def test_of_a_group_the_gravest_counts() -> None:
         [ValueError(), TimeoutError(), ExceptionGroup("more", [openai_error(429, {"code": "slow_down"})])],
     )
     assert of(group).dimension == "ramp"
+    group = ExceptionGroup("tasks", [error("httpx:PoolTimeout"), error("httpx:ConnectError")])
+    assert not of(group).local
     assert of(ExceptionGroup("tasks", [ValueError()])).outcome is Outcome.IGNORED
     assert of(BaseExceptionGroup("tasks", [asyncio.CancelledError()])).outcome is Outcome.CANCELLED

@@ -64,6 +64,9 @@ class Feedback(Plain):
 
         status: The HTTP status, where there was one.
 
+        local: The call failed in this process, before the provider was asked, such as for want of a free connection:
+            nothing is learned from it.
+
     Raises:
 
         ConfigError: One of them is not what it says above; all faults are named.
@@ -75,6 +78,7 @@ class Feedback(Plain):
     dimension: Dimension | None = None
     terminal: bool = False
     status: int | None = None
+    local: bool = False
 
     def __post_init__(self) -> None:
         faults = []
@@ -86,8 +90,9 @@ class Feedback(Plain):
             faults.append(f"Feedback.dimension must be one of {', '.join(EXCEEDED)}, not {shown(self.dimension)}")
         if self.code is not None and not isinstance(self.code, str):
             faults.append(f"Feedback.code must be the provider's word, or None, not {shown(self.code)}")
-        if not isinstance(self.terminal, bool):
-            faults.append(f"Feedback.terminal must be True or False, not {shown(self.terminal)}")
+        for name, value in (("terminal", self.terminal), ("local", self.local)):
+            if not isinstance(value, bool):
+                faults.append(f"Feedback.{name} must be True or False, not {shown(value)}")
         if self.status is not None and (isinstance(self.status, bool) or not isinstance(self.status, int)):
             faults.append(f"Feedback.status must be a whole number, or None, not {shown(self.status)}")
         # Before the end of a call is told by it: nobody else could say what it means.
@@ -148,7 +153,7 @@ def lesson(feedback: Feedback, config: Config) -> str:
 
     '' where there is nothing to learn. A pause is never longer than Config.max_pause; -1 says that none is asked for.
     """
-    letter = LESSONS.get(feedback.outcome, "")
+    letter = "" if feedback.local else LESSONS.get(feedback.outcome, "")
     if not letter or feedback.outcome in (Outcome.OK, Outcome.CANCELLED):
         return letter
     wait = feedback.retry_after

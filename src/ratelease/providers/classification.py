@@ -80,7 +80,7 @@ def _of(what: object, now: float | None, width: int = WIDEST) -> Feedback:
             return _NOTHING
         if isinstance(error, BaseExceptionGroup) and width > 1:
             found = [_of(each, now, width // 4) for each in items(read(error, "exceptions"), width)]
-            return min(found, key=lambda each: _GRAVEST.index(each.outcome), default=_NOTHING)
+            return min(found, key=lambda each: (_GRAVEST.index(each.outcome), each.local), default=_NOTHING)
         feedback, clear = _of_error(error, kinds, above, now)
         if feedback is not None and clear:
             return feedback
@@ -171,7 +171,7 @@ def _feedback(meaning: Meaning, evidence: Evidence, now: float | None, known: st
     if meaning.outcome in {Outcome.IGNORED, Outcome.CANCELLED}:
         wait = None
     code = known or next(iter(evidence.words), None)
-    return Feedback(meaning.outcome, wait, code, meaning.dimension, meaning.terminal, evidence.status)
+    return Feedback(meaning.outcome, wait, code, meaning.dimension, meaning.terminal, evidence.status, meaning.local)
 
 
 def _throttled(meaning: Meaning, wait: float | None, evidence: Evidence, clock: float) -> tuple[Meaning, float | None]:

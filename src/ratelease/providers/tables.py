@@ -21,14 +21,15 @@ class Meaning:
     """
     What a word or a status of a provider says of a call.
 
-    `terminal` and `dimension` are those of :class:`Feedback`. A `vague` meaning holds only where the exception that
-    caused this one says nothing clearer.
+    `terminal`, `dimension` and `local` are those of :class:`Feedback`. A `vague` meaning holds only where the
+    exception that caused this one says nothing clearer.
     """
 
     outcome: Outcome
     terminal: bool = False
     dimension: Dimension | None = None
     vague: bool = False
+    local: bool = False
 
 
 NOTHING = Meaning(Outcome.IGNORED)
@@ -172,7 +173,6 @@ TYPES = _types(
         FAILURE: """
             builtins:ConnectionError socket:gaierror socket:herror ssl:SSLError http:HTTPException
             httpx|httpx2:TransportError httpcore|httpcore2:NetworkError httpcore|httpcore2:ProtocolError
-            httpx|httpx2|httpcore|httpcore2:PoolTimeout
             requests:ConnectionError requests:ChunkedEncodingError
             urllib3:ProtocolError urllib3:NewConnectionError urllib3:SSLError
             aiohttp:ClientConnectionError aiohttp:ClientPayloadError
@@ -180,6 +180,8 @@ TYPES = _types(
             openai|anthropic|litellm:InternalServerError anthropic:RetryableError
             google:ServerError google:InternalServerError
         """,
+        # All of this process' own connections were in use. Charges stay: the same lease may have sent other calls.
+        replace(FAILURE, local=True): "httpx|httpx2|httpcore|httpcore2:PoolTimeout urllib3:EmptyPoolError",
         # Bases of their SDKs, raised as they are where a stream breaks off or the network fails.
         _VAGUE_FAILURE: """
             openai|anthropic|litellm:APIConnectionError openai|anthropic|litellm:APIError urllib:URLError
