@@ -48,6 +48,10 @@ def http_date(wait: float) -> str:
         ({"retry-after": "1", "retry-after-ms": "250", "x-ms-retry-after-ms": "900"}, 0.25),
         ({"retry-after": "3", "x-ms-retry-after-ms": "900"}, 3.0),
         ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
+        # A header that came twice, from a provider and from a gateway: the first one.
+        ({"retry-after": "7, 9"}, 7.0),
+        ({"retry-after-ms": "250, 900", "retry-after": "7, 7"}, 0.25),
+        ({"retry-after": "34s, soon"}, 34.0),
     ],
 )
 def test_every_form_of_retry_after_is_read(headers: dict[str, str], wait: float) -> None:
@@ -60,7 +64,7 @@ def test_every_form_of_retry_after_is_read(headers: dict[str, str], wait: float)
     "value",
     [
         "", " ", "soon", "-1", "-0.5", "nan", "NaN", "inf", "Infinity", "-inf", "1e3", "1_000", "0x10", "+5", "٣",
-        "1,5", "2, 5", "5 s", "Please try again in 20s", "s", "6m 0s", "1s2", "Mon", "Fri, 99 Foo 2026 25:61:61 GMT",
+        "1,5", "soon, 5", "5 s", "Please try again in 20s", "s", "6m 0s", "1s2", "Mon", "Fri, 99 Foo 2026 25:61:61 GMT",
         "2026-99-99T12:00:00Z", "Sun, 22 Nov", "9" * 65, "1" * 1_000_000, "5" + " " * 1_000_000, "\x00", "5\x00",
         "[1]", "null", "🕛",
     ],
@@ -212,6 +216,10 @@ def test_only_what_is_used_up_is_waited_for() -> None:
         ("soon", None),
         ("-34s", None),
         ({"seconds": "soon"}, None),
+        ({"seconds": 34.5}, 34.5),
+        ({"seconds": -34}, None),
+        # Its text has more digits than Python writes.
+        ({"seconds": 10**5000}, None),
         ({}, None),
         (34j, None),
     ],

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 
 from ..core.feedback import Dimension
 from .google import retry_delay
-from .reading import headers_of, read, text
+from .reading import headers_of, plain_text, read, text
 from .tables import BUDGETS, HINTS, Budget
 
 # Longer than every form; what is longer is not looked at.
@@ -71,16 +71,19 @@ def clock_of(headers: Mapping[str, str], now: float | None) -> float:
 def told_wait(headers: Mapping[str, str], body: object, now: float) -> float | None:
     """The wait that the provider asks for in so many words; `headers` as :func:`headers_of` reads them."""
     for name, per_second in HINTS:
-        value = headers.get(name, "")
-        wait = seconds(value, now) if per_second == 1 else _scaled(value, per_second)
-        if wait is not None:
-            return wait
+        told = headers.get(name, "")
+        # A header that came twice is joined so by most libraries; a date has a comma of its own.
+        for value in (told, told.partition(", ")[0]):
+            wait = seconds(value, now) if per_second == 1 else _scaled(value, per_second)
+            if wait is not None:
+                return wait
     delay = retry_delay(body)
     if isinstance(delay, timedelta):
         return max(delay.total_seconds(), 0.0)
     if (source := text(delay)) is not None:
         return seconds(source, now)
-    parts = [seconds(str(part), now) for name in ("seconds", "nanos") if (part := read(delay, name)) is not None]
+    found = [part for name in ("seconds", "nanos") if (part := read(delay, name)) is not None]
+    parts = [seconds(plain_text(part) or "", now) for part in found]
     if not parts or None in parts:
         return None
     return parts[0] if len(parts) == 1 else _finite((parts[0] or 0.0) + (parts[1] or 0.0) * 1e-9)

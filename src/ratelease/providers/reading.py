@@ -107,14 +107,14 @@ def headers_of(headers: object) -> dict[str, str]:
         name, value = [*items(pair, 2), None, None][:2]
         key = (text(name) or "").lower().removeprefix(PASSED_ON)
         if key in HEADERS and key not in found:
-            plain = _value(value)
+            plain = plain_text(value)
             if plain is not None:
                 found[key] = plain
     return found
 
 
-def _value(value: object) -> str | None:
-    """The value of a header; of several the first."""
+def plain_text(value: object) -> str | None:
+    """What a text or a number from 0 says, as the value of a header; of several the first. None of all else."""
     number = whole(value, 0, 10**18)
     if number is not None:
         return str(number)
