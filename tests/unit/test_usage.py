@@ -84,6 +84,21 @@ def test_the_usage_that_an_sdk_reports_is_read(name, shape, holder) -> None:
 
 
 @pytest.mark.covers("TK-03")
+@pytest.mark.parametrize("shape", [dict, as_object], ids=["keys", "attributes"])
+def test_the_last_event_of_a_stream_is_read(shape) -> None:
+    """Its usage lies one level deeper; the events before it report none."""
+    responses, usage = REPORTS["OpenAI responses"]
+    completed = {"type": "response.completed", "response": {"id": "resp_1", "metadata": {}, "usage": responses}}
+    assert Usage.of(shape(completed)) == usage
+    assert Usage.of(shape({"metadata": {"usage": BEDROCK, "metrics": {"latencyMs": 5}}})) == Usage(10, 7, 3)
+    for event in ({"type": "response.created", "response": {"usage": None}}, {"contentBlockDelta": {"delta": {}}}):
+        assert Usage.of(shape(event)) is None
+    # What stands in an answer itself comes first; its other metadata are the caller's.
+    assert Usage.of(shape({"usage": BEDROCK, "metadata": {"usage": OPENAI}})) == Usage(10, 7, 3)
+    assert Usage.of(shape({"metadata": {"tokens": 5, "usage": 5}})) is None
+
+
+@pytest.mark.covers("TK-03")
 def test_a_usage_and_a_whole_number_stand_for_themselves() -> None:
     """A number is tokens in all; nothing known is None."""
     assert Usage.of(Usage(input_tokens=3)) == Usage(input_tokens=3)
@@ -129,9 +144,10 @@ def test_what_reports_no_usage_has_none(odd) -> None:
     assert Usage.of(SimpleNamespace(usage=odd)) is None
 
 
+HOLDERS = ["usage", "meta", "response", "metadata", "tokens", "billed_units", *OPENAI]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.dictionaries(st.sampled_from(["usage", "meta", "tokens", "billed_units", *OPENAI]), inner),
+    lambda inner: st.dictionaries(st.sampled_from(HOLDERS), inner),
     max_leaves=12,
 )
 

@@ -53,10 +53,10 @@ class Usage(Plain):
         Read the usage that an SDK's answer, or its usage object, reports; None where it reports none.
 
         Attributes and keys are read alike, in the spellings of OpenAI (both interfaces and whoever copies them),
-        Anthropic, Gemini, Bedrock, Cohere and Ollama. Input that was read from a provider's cache does not count
-        where it is reported apart (Anthropic, Bedrock), as their limits do not count it either; what was written to
-        the cache does. A whole number stands for tokens. What is negative, no number, or absurdly large is passed
-        over; nothing that `obj` is or does raises here.
+        Anthropic, Gemini, Bedrock, Cohere and Ollama, also from the last event of a stream. Input that was read from a
+        provider's cache does not count where it is reported apart (Anthropic, Bedrock), as their limits do not count it
+        either; what was written to the cache does. A whole number stands for tokens. What is negative, no number, or
+        absurdly large is passed over; nothing that `obj` is or does raises here.
         """
         if isinstance(obj, Usage):
             return obj if obj.charges() else None
@@ -65,7 +65,8 @@ class Usage(Plain):
             return cls(tokens=number)
         # A usage object may lie in the answer, and its figures one level below that (Cohere).
         outer = [found for name in _HOLDERS if (found := read(obj, name)) is not None]
-        for place in (*outer, obj):
+        outer += [obj, *(read(read(obj, name), "usage") for name in _EVENTS)]
+        for place in outer:
             for each in (place, *(read(place, name) for name in _INNER)):
                 usage = _figures(each)
                 if usage is not None:
@@ -118,6 +119,8 @@ class _Spelling:
 
 _HOLDERS = ("usage", "usage_metadata", "usageMetadata", "meta")
 _INNER = ("tokens", "billed_units")
+# Where the last event of a stream has what holds the usage: response.completed of OpenAI, metadata of Bedrock.
+_EVENTS = ("response", "metadata")
 _SPELLINGS = (
     _Spelling("prompt_tokens", "completion_tokens", ("total_tokens",)),
     _Spelling(
