@@ -2,7 +2,7 @@
 Exceptions and answers as SDKs make them, without the SDKs: the same names, modules, bases and attributes.
 
 Compared with openai 3.54, anthropic 2.12, httpx2 2.16, botocore 1.44, google-genai 3.4, google-api-core 2.44, litellm
-1.109, requests 2.34 and aiohttp 3.14.
+1.109, requests 2.34, aiohttp 3.14 and grpcio 1.85.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 # Module and bases of each type, by "library:Name".
@@ -73,6 +74,10 @@ _BASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "google:DeadlineExceeded": ("google.api_core.exceptions", ("google:GoogleAPICallError",)),
     "google:ServiceUnavailable": ("google.api_core.exceptions", ("google:GoogleAPICallError",)),
     "google:RetryError": ("google.api_core.exceptions", ()),
+    "grpc:RpcError": ("grpc", ()),
+    "grpc:_InactiveRpcError": ("grpc._channel", ("grpc:RpcError",)),
+    "grpc:_MultiThreadedRendezvous": ("grpc._channel", ("grpc:RpcError",)),
+    "grpc:AioRpcError": ("grpc.aio._call", ("grpc:RpcError",)),
     "psycopg:OperationalError": ("psycopg.errors", ()),
 }
 
@@ -176,6 +181,12 @@ def aws_error(code: str, status: int | None = None, headers: object = None, name
     if status is not None:
         response["ResponseMetadata"] = {"HTTPStatusCode": status, "HTTPHeaders": headers or {}}
     return error(f"botocore:{name}", response=response, operation_name="Converse")
+
+
+def grpc_error(status: str, name: str = "_InactiveRpcError", **methods: Any) -> Exception:
+    """Return what gRPC raises itself, as in SDKs that speak nothing else (xAI): methods tell what it holds."""
+    told = SimpleNamespace(name=status, value=(8, status.lower().replace("_", " ")))
+    return error(f"grpc:{name}", **{"code": lambda: told, "details": lambda: "insufficient_quota"} | methods)
 
 
 def gemini_body(*violations: Mapping[str, Any], delay: object = None, status: str = "RESOURCE_EXHAUSTED") -> Any:

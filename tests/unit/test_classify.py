@@ -13,6 +13,7 @@ from support.sdk_errors import (
     error,
     gemini_body,
     gemini_error,
+    grpc_error,
     openai_error,
 )
 
@@ -278,6 +279,31 @@ def test_an_empty_account_is_final(what: object) -> None:
     feedback = of(what)
     assert (feedback.outcome, feedback.terminal, feedback.retryable) == (Outcome.QUOTA, True, False)
     assert feedback.dimension is None
+
+
+@pytest.mark.covers("RT-17")
+@pytest.mark.parametrize("name", ["_InactiveRpcError", "_MultiThreadedRendezvous", "AioRpcError"])
+@pytest.mark.parametrize(
+    "code, outcome",
+    [
+        ("RESOURCE_EXHAUSTED", Outcome.THROTTLED),
+        ("UNAVAILABLE", Outcome.OVERLOADED),
+        ("DEADLINE_EXCEEDED", Outcome.TIMEOUT),
+        ("INTERNAL", Outcome.ERROR),
+        ("INVALID_ARGUMENT", Outcome.IGNORED),
+        ("CANCELLED", Outcome.CANCELLED),
+    ],
+)
+def test_grpc_tells_its_code_by_a_method(name: str, code: str, outcome: Outcome) -> None:
+    """Of one that has ended; nothing waits for a call that has not. Its details are a text for people."""
+    feedback = of(grpc_error(code, name))
+    assert (feedback.outcome, feedback.code) == (outcome, code)
+    assert feedback.terminal is (code == "INVALID_ARGUMENT")
+    assert of(grpc_error(code, name, done=lambda: True)) == feedback
+    assert of(grpc_error(code, name, done=lambda: False, code=pytest.fail)) == Feedback(Outcome.IGNORED)
+    assert of(grpc_error(code, name, code=lambda: 1 // 0)) == Feedback(Outcome.IGNORED)
+    other = error("psycopg:OperationalError", **vars(grpc_error(code)))
+    assert of(other) == Feedback(Outcome.IGNORED)
 
 
 def test_a_spend_limit_names_no_time_unless_the_provider_does() -> None:

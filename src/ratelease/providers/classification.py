@@ -2,7 +2,8 @@
 What an exception or an answer means for the limits: `classify`.
 
 Only typed sources count: error codes before statuses, statuses before the types of exceptions. No text that is meant
-for people is looked at, and nothing here imports an SDK: attributes are read under the names that SDKs give them.
+for people is looked at, and nothing here imports an SDK: attributes are read under the names that SDKs give them. No
+method is called but the one by which errors of gRPC tell their code.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from .reading import body_of, headers_of, is_mapping, items, read, text, whole, word
+from .reading import body_of, call, headers_of, is_mapping, items, read, text, whole, word
 from .tables import CLIENT_LIBRARIES, ERROR_HEADER, canonical
 
 # Where SDKs keep a status, and a body that was parsed or read before; reading none of these waits for the network.
@@ -68,11 +68,20 @@ class Evidence:
         if kinds and kinds[0][0] == "google":
             # Its exceptions bear the names of the codes that they stand for.
             words.append(kinds[0][1])
+        if (named := _grpc_code(what, kinds or [])) is not None:
+            words.insert(0, named)
         failed = any(is_mapping(error, 1) for error in errors)
         failed = failed or any(text(read(each, "type")) in _FAILED for each in (what, *bodies))
         # google.api_core keeps the details on the exception.
         own = [what] if items(read(what, "details")) else []
         return cls(status, tuple(words), headers, (*bodies, *own), failed and not foreign, foreign)
+
+
+def _grpc_code(what: object, kinds: list[tuple[str, str]]) -> str | None:
+    """The name of the code of a gRPC error: a method tells it, which waits where the call has not ended."""
+    if ("grpc", "RpcError") not in kinds or call(what, "done") is False:
+        return None
+    return word(read(call(what, "code"), "name"))
 
 
 def _errors(places: list[Any]) -> list[Any]:

@@ -32,6 +32,15 @@ def read(what: object, name: str) -> Any:
         return None
 
 
+def call(what: object, name: str) -> Any:
+    """What a method returns that takes no arguments; None where there is none, or where it raises."""
+    method = read(what, name)
+    try:
+        return method() if callable(method) else None
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
 def text(value: object, longest: int = LONGEST_VALUE) -> str | None:
     """The text that a value is, spaces at its ends removed; None where it is none, or longer than `longest`."""
     part = slice(longest + 1)

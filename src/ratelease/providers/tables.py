@@ -209,8 +209,8 @@ TYPES = _types(
 
 # Whose exceptions of the network are those of a call to a provider: what they wrap, and what they were raised for.
 CLIENT_LIBRARIES = frozenset({
-    "aiohttp", "anthropic", "botocore", "google", "groq", "httpcore", "httpcore2", "httpx", "httpx2", "litellm",
-    "mistralai", "openai", "requests", "urllib", "urllib3",
+    "aiohttp", "anthropic", "botocore", "google", "groq", "grpc", "httpcore", "httpcore2", "httpx", "httpx2",
+    "litellm", "mistralai", "openai", "requests", "urllib", "urllib3",
 })  # fmt: skip
 
 
