@@ -262,37 +262,39 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         return [AsyncLease(hold, self._release) for hold in holds]
 
     async def _gather(self, requests: Sequence[Request], least: int) -> AsyncGroup:
-        """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime, line, started = self._rt, requests[0].line, time.monotonic()
-        holds: list[Hold] = []
-        runtime.keeper.start()
-        gathering: AsyncGathering | None = None
+        """Get a group. However this ends early, nothing of its requests is left."""
+        gathering = AsyncGathering(self._rt, requests, least, caller_place())
+        undone = False
         try:
-            place = await self._enter(requests) if requests[0].waits else None
-            if isinstance(place, Refusal):
-                raise admission.denied(place, time.monotonic() - started, requests[0].sent)
-            gathering = AsyncGathering(
-                runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
-            )
-            answers = await self._ask_all(requests, gathering)
-            gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
-            await gathering.first(holds)
+            try:
+                return await self._gathered(gathering)
+            except BaseException:
+                await self._release((), gathering.undo())
+                undone = True
+                raise
         except BaseException:
-            ended = [hold.end(unsent=True) for hold in holds]
-            given_up = gathering.give_up() if gathering is not None else []
-            for request in requests:
-                runtime.keeper.gates.leave(request)
-            await self._release((), [*given_up, *(ending for ending in ended if ending is not None)])
+            # An interrupt may have come on the way to the release, too.
+            if not undone:
+                self._end_later((), gathering.undo())
             raise
+
+    async def _gathered(self, gathering: AsyncGathering) -> AsyncGroup:
+        """Send all requests in one call, wait for the least, and make a group of what has come."""
+        runtime, requests = self._rt, gathering.requests
+        runtime.keeper.start()
+        place = await self._enter(requests) if requests[0].waits else None
+        if isinstance(place, Refusal):
+            raise admission.denied(place, time.monotonic() - gathering.started, requests[0].sent)
+        gathering.expect(lambda answer: self._tell_once(requests[0].line, answer, place))
+        answers = await self._ask_all(requests, gathering)
+        gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
 
         async def rest() -> AsyncIterator[AsyncLease]:
             async for hold in gathering.rest():
                 yield AsyncLease(hold, self._release)
 
-        leases = [AsyncLease(hold, self._release) for hold in holds]
-        return AsyncGroup(
-            leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release
-        )
+        leases = [AsyncLease(hold, self._release) for hold in await gathering.first()]
+        return AsyncGroup(leases, rest, gathering, self._release)
 
     async def _ask_all(self, requests: Sequence[Request], gathering: AsyncGathering) -> list[Answer]:
         outage = self._rt.outage

@@ -316,37 +316,41 @@ class Client(MakesTargets, Learns, Watches, Shell):
         return [Lease(hold, self._release) for hold in holds]
 
     def _gather(self, requests: Sequence[Request], least: int) -> Group:
-        """Send all requests in one call, wait for the least, and make a group of what has come."""
-        runtime, line, started = self._rt, requests[0].line, time.monotonic()
-        holds: list[Hold] = []
-        runtime.keeper.start()
-        gathering: SyncGathering | None = None
+        """Get a group. However this ends early, nothing of its requests is left."""
+        gathering = SyncGathering(self._rt, requests, least, caller_place())
+        undone = False
         try:
-            place = self._enter(requests) if requests[0].waits else None
-            if isinstance(place, Refusal):
-                raise admission.denied(place, time.monotonic() - started, requests[0].sent)
-            gathering = SyncGathering(
-                runtime, requests, least, started, caller_place(), lambda answer: self._tell_once(line, answer, place)
-            )
-            answers = self._ask_all(requests, gathering)
-            if place is not None:
-                runtime.keeper.gates.entered(place)
-            gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
-            gathering.first(holds)
+            try:
+                return self._gathered(gathering)
+            except BaseException:
+                self._release((), gathering.undo())
+                undone = True
+                raise
         except BaseException:
-            ended = [hold.end(unsent=True) for hold in holds]
-            given_up = gathering.give_up() if gathering is not None else []
-            for request in requests:
-                runtime.keeper.gates.leave(request)
-            self._release((), [*given_up, *(ending for ending in ended if ending is not None)])
+            # An interrupt may have come on the way to the release, too.
+            if not undone:
+                self._end_later((), gathering.undo())
             raise
+
+    def _gathered(self, gathering: SyncGathering) -> Group:
+        """Send all requests in one call, wait for the least, and make a group of what has come."""
+        runtime, requests = self._rt, gathering.requests
+        runtime.keeper.start()
+        place = self._enter(requests) if requests[0].waits else None
+        if isinstance(place, Refusal):
+            raise admission.denied(place, time.monotonic() - gathering.started, requests[0].sent)
+        gathering.expect(lambda answer: self._tell_once(requests[0].line, answer, place))
+        answers = self._ask_all(requests, gathering)
+        if place is not None:
+            runtime.keeper.gates.entered(place)
+        gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
 
         def rest() -> Iterator[Lease]:
             for hold in gathering.rest():
                 yield Lease(hold, self._release)
 
-        leases = [Lease(hold, self._release) for hold in holds]
-        return Group(leases, rest, gathering.give_up, lambda: runtime.keeper.dropped.append(gathering), self._release)
+        leases = [Lease(hold, self._release) for hold in gathering.first()]
+        return Group(leases, rest, gathering, self._release)
 
     def _ask_all(self, requests: Sequence[Request], gathering: SyncGathering) -> list[Answer]:
         outage = self._rt.outage

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 
 from .core import admission
 from .core.admission import Outer
@@ -28,33 +29,28 @@ class Gathering:
     Every grant becomes holds at once, in whatever thread it arrives: it is renewed from then on, whether or not
     anybody asks for it. Holds wait among the arrivals until their owner takes them. The lock decides between a grant
     that arrives and an owner that gives up: a request is either an arrival or withdrawn, never both or neither.
+
+    An interrupt may come between any two steps of the owner's thread. So what is given up is not what stands among the
+    arrivals, but all that was asked for and that no lease has.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        requests: Sequence[Request],
-        least: int,
-        started: float,
-        place: str,
-        queued: Callable[[Answer], None],
-    ) -> None:
+    def __init__(self, runtime: Runtime, requests: Sequence[Request], least: int, place: str) -> None:
         self.runtime = runtime
         self.requests = requests
         self.least = least
         self.deadline = requests[0].deadline
-        self.started = started
+        self.started = time.monotonic()
         self.refused: Refusal | None = None
         self._too_late = False
         self._given_up = False
-        self._queued = queued
         self._place = place
         self._arrivals: deque[Arrival] = deque()
-        self._pending: dict[Waiter, None] = {}
+        self._waiters: dict[Request, Waiter] = {}
+        self._pending: set[Request] = set()
+        self._holds: dict[Request, list[Hold]] = {}
         # Re-entrant: a finaliser may give up while this very thread is in here.
         self._lock = threading.RLock()
         self._begin()
-        self._waiters = [self._expect(request) for request in requests]
 
     def _begin(self) -> None:
         """Make what the owner waits on. Nothing is expected yet."""
@@ -64,16 +60,22 @@ class Gathering:
         """Let the owner look at the arrivals again. Called from any thread, under the lock."""
         raise NotImplementedError
 
-    def _expect(self, request: Request) -> Waiter:
-        waiter = self.runtime.keeper.expect(request, lambda: self._arrived(waiter))
-        self._pending[waiter] = None
-        return waiter
+    def expect(self, queued: Callable[[Answer], None]) -> None:
+        """Note every request before it is sent. `queued` is told once if the caller has to wait."""
+        self._queued = queued
+        for request in self.requests:
+            waiter = self._waiters[request] = self.runtime.keeper.expect(request, partial(self._arrived, request))
+            self._pending.add(request)
+            if waiter.settled:
+                self._arrived(request)
 
-    def _arrived(self, waiter: Waiter) -> None:
+    def _arrived(self, request: Request) -> None:
         with self._lock:
-            ours = waiter in self._pending
-            self._pending.pop(waiter, None)
-            arrival = self._arrival(waiter) if ours and not self._given_up else None
+            if request not in self._pending:
+                return
+            self._pending.remove(request)
+            waiter = self._waiters[request]
+            arrival = self._arrival(waiter) if not self._given_up else None
             if arrival is not None:
                 self._arrivals.append(arrival)
             self._wake()
@@ -94,19 +96,18 @@ class Gathering:
             return None
         now = time.monotonic()
         grant = admission.grant_of(waiter.request, answer)
-        holds = Hold.of(self.runtime, grant, now, now - self.started, self._place)
+        holds = self._holds[waiter.request] = Hold.of(self.runtime, grant, now, now - self.started, self._place)
         for hold in holds:
             self.runtime.keeper.keep(hold)
         return holds
 
     def decided_here(self, error: StoreUnavailable | None = None) -> list[Answer]:
         """What this process says of each request while the store is away; `error` is how that was met."""
-        return [self.runtime.outage.decide(waiter, error) for waiter in self._waiters]
+        return [self.runtime.outage.decide(waiter, error) for waiter in self._waiters.values()]
 
     def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
         """Take over what the store said of each request; raise what no wait would help."""
-        for waiter, answer in zip(self._waiters, answers, strict=True):
-            request = waiter.request
+        for (request, waiter), answer in zip(self._waiters.items(), answers, strict=True):
             if answer.status is Verdict.IMPOSSIBLE:
                 raise admission.impossible(request, answer)
             if answer.status is not Verdict.GRANTED and self.refused is None:
@@ -114,7 +115,7 @@ class Gathering:
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
                 self.runtime.keeper.gates.parked(request, answer)
-            elif waiter in self._pending:
+            elif request in self._pending:
                 waiter.resolve(answer)
         if self.least and answers[0].status is Verdict.PARKED:
             self._queued(answers[0])
@@ -122,6 +123,8 @@ class Gathering:
     def _take(self) -> list[Hold] | None:
         """The next holds; none if nothing more can come, None if the owner has to wait."""
         with self._lock:
+            if self._given_up:
+                return []
             if not self._arrivals:
                 return None if self._pending else []
             arrival = self._arrivals.popleft()
@@ -147,25 +150,50 @@ class Gathering:
         refused = Refusal("", "", 0, 0, None, "deadline") if self.refused is None else self.refused
         return admission.denied(refused, time.monotonic() - self.started, self.requests[0].sent)
 
-    def give_up(self) -> list[Ending]:
-        """Stop waiting; what has not come, or has come and was not taken, is the caller's to end."""
-        if self.runtime.dead:
-            return []
-        endings: list[Ending] = []
+    def _stop(self) -> None:
+        """Wait no more: what comes from now on is the caller's to end."""
         with self._lock:
             self._given_up = True
-            pending, self._pending = self._pending, {}
-            arrivals, self._arrivals = self._arrivals, deque()
             # Whoever is waiting for the rest has nothing more to wait for.
             self._wake()
-        for waiter in pending:
+        for waiter in self._waiters.values():
             self.runtime.keeper.forget(waiter)
-            if waiter.request.lingers:
-                endings += withdrawals(waiter.request)
-        for arrival in arrivals:
-            ended = [hold.end(unsent=True) for hold in arrival] if isinstance(arrival, list) else []
+
+    def give_up(self, *, again: bool = False) -> list[Ending]:
+        """
+        Stop waiting; what has not come, or has come and was not taken, is the caller's to end.
+
+        `again`: also what an earlier call has told of, whose endings an interrupt may have lost.
+        """
+        if self.runtime.dead or (self._given_up and not again):
+            return []
+        self._stop()
+        endings: list[Ending] = []
+        for request in self.requests:
+            holds = self._holds.get(request)
+            if holds is None:
+                endings += withdrawals(request) if request.lingers else []
+                continue
+            untaken = [hold for hold in holds if not hold.owned]
+            ended = [hold.end(unsent=True) or (hold.ending(unsent=True) if again else None) for hold in untaken]
             endings += [ending for ending in ended if ending is not None]
         return endings
+
+    def undo(self) -> list[Ending]:
+        """Take back every request, wherever it has got to, with what was taken; harmless when repeated."""
+        if self.runtime.dead:
+            return []
+        self._stop()
+        return [ending for request in self.requests for ending in self.runtime.keeper.take_back(request)]
+
+    def drop(self) -> None:
+        """Note that nobody has the group any more. A finaliser may call this anywhere, in any thread."""
+        self.runtime.keeper.dropped.append(self)
+
+    def end_later(self) -> None:
+        """Leave to the keeper what an interrupt has kept from being given up here."""
+        for ending in self.give_up(again=True):
+            self.runtime.keeper.end_later(ending)
 
 
 class SyncGathering(Gathering):
@@ -177,13 +205,15 @@ class SyncGathering(Gathering):
     def _wake(self) -> None:
         self._news.set()
 
-    def first(self, holds: list[Hold]) -> None:
-        """Add to `holds` what has come, once that is the least."""
+    def first(self) -> list[Hold]:
+        """What has come, once that is the least."""
+        holds: list[Hold] = []
         while not self._enough(holds, arrival := self._take()):
             if arrival is None:
                 self._news.wait(self._remaining())
             else:
                 holds += arrival
+        return holds
 
     def rest(self) -> Iterator[Hold]:
         """The others, as they come."""
@@ -219,13 +249,15 @@ class AsyncGathering(Gathering):
             # The day that _remaining allows is over, or the deadline: the next look decides.
             self._remaining()
 
-    async def first(self, holds: list[Hold]) -> None:
+    async def first(self) -> list[Hold]:
         """As :meth:`SyncGathering.first`."""
+        holds: list[Hold] = []
         while not self._enough(holds, arrival := self._next()):
             if arrival is None:
                 await self._wait()
             else:
                 holds += arrival
+        return holds
 
     async def rest(self) -> AsyncIterator[Hold]:
         """As :meth:`SyncGathering.rest`."""

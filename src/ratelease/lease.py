@@ -16,6 +16,7 @@ from .core.model import Outcome
 from .core.scripts import Ending
 from .core.usage import Usage
 from .errors import ConfigError
+from .gathering import Gathering
 from .providers import classify
 from .shell import Seconds, held_here, seconds_of
 from .store.hold import Hold
@@ -324,12 +325,9 @@ AnyLease = TypeVar("AnyLease", Lease, AsyncLease)
 class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
     """Leases that were asked for together; a sequence that grows as the rest arrives."""
 
-    def __init__(
-        self, leases: Sequence[AnyLease], give_up: Callable[[], list[Ending]], drop: Callable[[], None]
-    ) -> None:
+    def __init__(self, leases: Sequence[AnyLease], gathering: Gathering) -> None:
         self._leases: list[AnyLease] = list(leases)
-        self._give_up = give_up
-        self._drop = drop
+        self._gathering = gathering
 
     @overload
     def __getitem__(self, index: int) -> AnyLease: ...
@@ -359,10 +357,20 @@ class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
             lease.left()
         return [lease for lease in self._leases if not lease.taken]
 
+    def _end_later(self, leases: Sequence[AnyLease], feedback: Feedback) -> None:
+        """Leave to the keeper what an interrupt has kept from ending here."""
+        for lease in leases:
+            lease._end_later(feedback, clean=True, hold=None)  # noqa: SLF001 - our own class
+        self._gathering.end_later()
+
     def __del__(self) -> None:
-        drop = self.__dict__.get("_drop")
-        if drop is not None:
-            drop()
+        gathering = self.__dict__.get("_gathering")
+        if gathering is not None:
+            gathering.drop()
+
+
+def _live(leases: Sequence[AnyLease]) -> list[AnyLease]:
+    return [lease for lease in leases if not lease._hold.ended]  # noqa: SLF001 - our own class
 
 
 class Group(_GroupBase[Lease]):
@@ -376,11 +384,10 @@ class Group(_GroupBase[Lease]):
         self,
         leases: Sequence[Lease],
         rest: Callable[[], Iterator[Lease]],
-        give_up: Callable[[], list[Ending]],
-        drop: Callable[[], None],
+        gathering: Gathering,
         release: ReleaseNow,
     ) -> None:
-        super().__init__(leases, give_up, drop)
+        super().__init__(leases, gathering)
         self._rest = rest
         self._release = release
 
@@ -401,8 +408,13 @@ class Group(_GroupBase[Lease]):
         self._end(self._leases, feedback_of(outcome))
 
     def _end(self, leases: Sequence[Lease], feedback: Feedback) -> None:
-        ended = [pair for lease in leases if (pair := lease.end(feedback)) is not None]
-        self._release(ended, self._give_up())
+        live = _live(leases)
+        try:
+            ended = [pair for lease in live if (pair := lease.end(feedback)) is not None]
+            self._release(ended, self._gathering.give_up())
+        except BaseException:
+            self._end_later(live, feedback)
+            raise
 
     def __enter__(self) -> Self:
         for lease in self._unended():
@@ -422,11 +434,10 @@ class AsyncGroup(_GroupBase[AsyncLease]):
         self,
         leases: Sequence[AsyncLease],
         rest: Callable[[], AsyncIterator[AsyncLease]],
-        give_up: Callable[[], list[Ending]],
-        drop: Callable[[], None],
+        gathering: Gathering,
         release: ReleaseSoon,
     ) -> None:
-        super().__init__(leases, give_up, drop)
+        super().__init__(leases, gathering)
         self._rest = rest
         self._release = release
 
@@ -441,8 +452,14 @@ class AsyncGroup(_GroupBase[AsyncLease]):
         await self._end(self._leases, feedback_of(outcome))
 
     async def _end(self, leases: Sequence[AsyncLease], feedback: Feedback) -> None:
-        ended = [pair for lease in leases if (pair := lease.end(feedback)) is not None]
-        await self._release(ended, self._give_up())
+        live = _live(leases)
+        try:
+            ended = [pair for lease in live if (pair := lease.end(feedback)) is not None]
+            given_up = self._gathering.give_up()
+        except BaseException:
+            self._end_later(live, feedback)
+            raise
+        await self._release(ended, given_up)
 
     async def __aenter__(self) -> Self:
         for lease in self._unended():

@@ -9,6 +9,7 @@ from types import FrameType
 import pytest
 
 from ratelease import Client, Config, Limits
+from ratelease.errors import WaitTimeout
 from support.interrupts import Interrupted, every_step
 from support.store_view import StoreView, check_nothing_is_left
 from support.wait_until import wait_until
@@ -75,6 +76,44 @@ def test_a_wait_interrupted_at_any_line_leaves_nothing(settings: Config, view: S
         once()
         for place in every_step(once, stride=7):
             check_it_goes_on(client, view, place)
+
+
+@pytest.mark.covers("RL-07", "AD-05")
+def test_a_group_interrupted_at_any_line_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """Two leases asked for and released together, and a group whose third one comes later."""
+    limits = {"openai/gpt-4o": Limits(concurrency=4)}
+    with Client(limits=limits, config=settings) as client:
+
+        def together() -> None:
+            client.acquire_many("openai", "gpt-4o", 2).release()
+
+        def with_a_rest() -> None:
+            with client.acquire_many("openai", "gpt-4o", 5, at_least=1, timeout=5) as group:
+                group[0].release()
+                assert len(list(group.rest())) == 1
+
+        for act in (together, with_a_rest):
+            act()
+            for place in every_step(act, stride=5):
+                check_nothing_is_left(client, view, place)
+
+
+@pytest.mark.covers("RL-07", "AD-06")
+def test_a_group_interrupted_while_it_gives_up_leaves_nothing(settings: Config, view: StoreView) -> None:
+    """One slot is free and two are asked for, until the deadline; what else was asked for is given up with it."""
+    with Client(limits=LIMITS, config=settings) as client, Client(limits=LIMITS, config=settings) as other:
+        held = other.acquire("openai", "gpt-4o")
+
+        def once() -> None:
+            with pytest.raises(WaitTimeout):
+                client.acquire_many("openai", "gpt-4o", 3, at_least=2, timeout=0.01)
+
+        once()
+        for place in every_step(once, stride=5):
+            wait_until(lambda: view.waiting() == 0, timeout=1.0, description=f"{place} leaves nobody waiting")
+            assert not client._rt.keeper.waiters, f"{place} leaves a waiter"
+            assert view.in_flight() == 1
+        held.release()
 
 
 @pytest.mark.covers("RL-07")

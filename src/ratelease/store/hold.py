@@ -30,6 +30,10 @@ def caller_place() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def _nobody() -> None:
+    """The owner of what no lease was made of yet."""
+
+
 @dataclass(slots=True, eq=False)
 class Hold:
     """
@@ -62,7 +66,7 @@ class Hold:
     watched: bool = False
     clean: bool = True
     usage: str = ""
-    owner: Callable[[], Any] = lambda: None
+    owner: Callable[[], Any] = _nobody
 
     @classmethod
     def of(cls, runtime: Runtime, grant: Grant, now: float, waited: float, place: str) -> list[Hold]:
@@ -88,6 +92,11 @@ class Hold:
     def line(self) -> Line:
         """Its path."""
         return self.request.line
+
+    @property
+    def owned(self) -> bool:
+        """Whether a lease was made of it, which ends it."""
+        return self.owner is not _nobody
 
     def held(self) -> Held:
         """As renew needs it."""

@@ -199,16 +199,18 @@ class Keeper:
 
     def withdraw(self, request: Request) -> None:
         """Give a request up, wherever it has got to: its caller was cancelled or interrupted."""
+        for ending in self.take_back(request):
+            self.end_later(ending)
+
+    def take_back(self, request: Request) -> list[Ending]:
+        """As :meth:`withdraw`, for one who sends the endings itself."""
         self.waiters.pop(request.id, None)
         self.gates.leave(request)
         self.runtime.outage.forget(request)
-        for id in request.lease_ids:
-            hold = self.holds.get(id)
-            if hold is not None:
-                hold.end()
-        if request.lingers:
-            for ending in scripts.withdrawals(request):
-                self.end_later(ending)
+        holds = [hold for id in request.lease_ids if (hold := self.holds.get(id)) is not None]
+        # Of an outage: the call that registers them may be under way.
+        endings = [ending for hold in holds if (ending := hold.end(unsent=True)) is not None]
+        return scripts.withdrawals(request) if request.lingers else endings
 
     def follow(self, path_name: str, hops: int) -> None:
         """Grant the path that an answer has named as the next in line, after so many hops."""
