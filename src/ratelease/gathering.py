@@ -30,6 +30,9 @@ class Gathering:
     anybody asks for it. Holds wait among the arrivals until their owner takes them. The lock decides between a grant
     that arrives and an owner that gives up: a request is either an arrival or withdrawn, never both or neither.
 
+    Nothing is held while the group waits. While a limit is reduced the store may pass the group over, and grant single
+    leases behind it: those are given back, and asked for again once the group has come.
+
     An interrupt may come between any two steps of the owner's thread. So what is given up is not what stands among the
     arrivals, but all that was asked for and that no lease has.
     """
@@ -48,6 +51,8 @@ class Gathering:
         self._waiters: dict[Request, Waiter] = {}
         self._pending: set[Request] = set()
         self._holds: dict[Request, list[Hold]] = {}
+        self._behind = least > 0
+        self._early: list[Request] = []
         # Re-entrant: a finaliser may give up while this very thread is in here.
         self._lock = threading.RLock()
         self._begin()
@@ -75,9 +80,15 @@ class Gathering:
                 return
             self._pending.remove(request)
             waiter = self._waiters[request]
+            if self._behind and request is not self.requests[0] and waiter.granted is not None and not self._given_up:
+                self.runtime.keeper.restart(waiter, granted=True)
+                self._early.append(request)
+                return
             arrival = self._arrival(waiter) if not self._given_up else None
             if arrival is not None:
                 self._arrivals.append(arrival)
+            if self._behind and isinstance(arrival, list):
+                self._follow()
             self._wake()
         if arrival is None:
             self.runtime.outage.forget(waiter.request)
@@ -100,6 +111,14 @@ class Gathering:
         for hold in holds:
             self.runtime.keeper.keep(hold)
         return holds
+
+    def _follow(self) -> None:
+        """The group has come: ask again for what had come before it."""
+        self._behind = False
+        early, self._early = self._early, []
+        self._pending.update(early)
+        if early:
+            self.runtime.keeper.send_soon(early)
 
     def decided_here(self, error: StoreUnavailable | None = None) -> list[Answer]:
         """What this process says of each request while the store is away; `error` is how that was met."""

@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 
-from ratelease import Limits
+from ratelease import Limits, Outcome
+from ratelease.core.scripts import RELEASE, Call
 from ratelease.errors import ImpossibleRequest, WaitTimeout
+from ratelease.strategies import Penalty
+from support.wait_until import wait_until_async
 
 MODEL = ("openai", "gpt-4o")
 FOUR = {"total": Limits(concurrency=4), "openai": Limits()}
@@ -118,6 +121,66 @@ async def test_a_group_takes_all_or_nothing(make_limiter) -> None:
     group = await asking
     assert len(group) == 2
     assert await limiter.in_flight("total") == 4
+
+
+@pytest.mark.covers("AD-06")
+async def test_a_group_that_is_passed_over_holds_nothing(make_limiter) -> None:
+    """A limit of 4 is reduced to less than the 2 that are asked for: what is asked for behind them is not kept."""
+    limits = {"openai/gpt-4o": Limits(concurrency=4, rpm=100, strategy=Penalty(half_life=3600))}
+    limiter, other = make_limiter(limits=limits), make_limiter(limits=limits)
+    await (await other.acquire("openai", "gpt-4o")).release(Outcome.THROTTLED)
+    asking = asyncio.create_task(limiter.acquire_many("openai", "gpt-4o", 3, at_least=2).take())
+    await limiter.until_waiting(1)
+
+    async def all_is_back() -> bool:
+        return await limiter.in_flight("openai/gpt-4o") == 0
+
+    await wait_until_async(all_is_back, description="nothing is held")
+    assert await limiter.used("openai/gpt-4o", "requests/60s") == 1
+    await (await other.acquire("openai", "gpt-4o", timeout=0.5)).release()
+    await limiter.reset("openai", "gpt-4o")
+    group = await asking
+    come = len(group)
+    assert come >= 2
+    assert len([lease async for lease in group.rest()]) + come == 3
+
+
+@pytest.mark.covers("AD-03")
+async def test_a_group_that_is_granted_together_with_its_rest_gives_nothing_back(make_limiter, monkeypatch) -> None:
+    """Six slots are released by one call: the group is claimed before what was asked for behind it."""
+    limits = {"openai/gpt-4o": Limits(concurrency=6)}
+    limiter = make_limiter(limits=limits)
+    held = await make_limiter(limits=limits).acquire_many("openai", "gpt-4o", 6)
+    asking = asyncio.create_task(limiter.acquire_many("openai", "gpt-4o", 6, at_least=2).take())
+    await limiter.until_waiting(5)
+    keeper, scripts = limiter.client._rt.keeper, []
+    run = keeper.run_script
+
+    async def noted(call: Call) -> object:
+        scripts.append(call.script)
+        return await run(call)
+
+    monkeypatch.setattr(keeper, "run_script", noted)
+    await held.release()
+    group = await asking
+    come = len(group)
+    assert len([lease async for lease in group.rest()]) + come == 6
+    assert RELEASE not in scripts
+
+
+@pytest.mark.covers("AD-06")
+async def test_a_group_does_not_wait_for_a_slot_of_its_own(make_limiter) -> None:
+    """It is passed over while a limit is reduced; then an operator makes two slots of it, and it needs them both."""
+    limits = {"openai/gpt-4o": Limits(concurrency=4, strategy=Penalty(half_life=0.3))}
+    limiter, other = make_limiter(limits=limits), make_limiter(limits=limits)
+    await (await other.acquire("openai", "gpt-4o")).release(Outcome.THROTTLED)
+    asking = asyncio.create_task(limiter.acquire_many("openai", "gpt-4o", 3, at_least=2, timeout=8).take())
+    await limiter.until_waiting(1)
+    await limiter.call(other.client.operator.set_limits, "openai", "gpt-4o", Limits(concurrency=2))
+    group = await asking
+    assert len(group) == 2
+    await group[0].release()
+    assert len([lease async for lease in group.rest()]) == 1
 
 
 @pytest.mark.covers("AD-06")

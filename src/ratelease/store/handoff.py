@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..core import scripts
 from ..core.keys import parse_path
-from ..core.model import Line, Verdict
+from ..core.model import Line, Request, Verdict
 from .log import logger
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Handoff:
         self._keeper = keeper
         self._runtime = keeper.runtime
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._claims: dict[str, set[str]] = defaultdict(set)
+        # In the order of the grants: a group comes before the single leases that were asked for with it.
+        self._claims: dict[str, dict[str, None]] = defaultdict(dict)
         self._claiming: set[str] = set()
         self._granting: set[str] = set()
         self._grant_again: set[str] = set()
@@ -68,7 +69,7 @@ class Handoff:
         if not waiters:
             return
         line = waiters[0].request.line
-        self._claims[line.path.name].update(waiter.request.id for waiter in waiters)
+        self._claims[line.path.name].update(dict.fromkeys(waiter.request.id for waiter in waiters))
         if line.path.name not in self._claiming:
             self._claiming.add(line.path.name)
             self._keeper.spawn(self._claim_all(line))
@@ -77,7 +78,9 @@ class Handoff:
         name = line.path.name
         try:
             while self._claims[name]:
-                ids = [self._claims[name].pop() for _ in range(min(len(self._claims[name]), CLAIMED_AT_ONCE))]
+                ids = list(self._claims[name])[:CLAIMED_AT_ONCE]
+                for id in ids:
+                    del self._claims[name][id]
                 await self._claim(line, ids)
         finally:
             self._claiming.discard(name)
@@ -104,6 +107,12 @@ class Handoff:
             if answer.status is not Verdict.PARKED:
                 waiter.resolve(answer, id)
         runtime.note(line, answers[0].header)
+
+    def send(self, requests: Sequence[Request]) -> None:
+        """Send requests of one line that were kept back, as those that are parked are sent again."""
+        for request in requests:
+            request.last = Verdict.PARKED
+        self._claim_soon(request.id for request in requests)
 
     async def repeat_parked(self) -> None:
         """Send every parked request again: what the store has lost is parked again."""

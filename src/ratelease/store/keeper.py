@@ -26,7 +26,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core import scripts
@@ -132,11 +132,17 @@ class Keeper:
         if self._closing:
             nap.fail(closed())
 
-    def restart(self, waiter: Waiter) -> None:
-        """Withdraw what the store may know of a request, and go on with it under another id."""
+    def restart(self, waiter: Waiter, *, granted: bool = False) -> None:
+        """
+        Withdraw what the store may know of a request, and go on with it under another id.
+
+        `granted`: it was granted, and that is given back.
+        """
         request = waiter.request
         old, endings = request.id, scripts.withdrawals(request)
-        if not waiter.restart(new_id() + (".1" if request.n > 1 else "")):
+        if granted:
+            self.runtime.outage.forget(request)
+        if not waiter.restart(new_id() + (".1" if request.n > 1 else ""), granted=granted):
             return
         self.waiters.pop(old, None)
         self.waiters[request.id] = waiter
@@ -146,6 +152,10 @@ class Keeper:
             self.forget(waiter)
         for ending in endings:
             self.end_later(ending)
+
+    def send_soon(self, requests: Sequence[Request]) -> None:
+        """Send requests that are noted and were kept back; from now on they are parked like others."""
+        self._call(self._handoff.send, requests)
 
     def keep(self, hold: Hold) -> None:
         """Renew a lease from now on."""

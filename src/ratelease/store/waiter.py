@@ -71,12 +71,17 @@ class Waiter:
         self.wake()
         return True
 
-    def restart(self, id: str) -> bool:
-        """Give the request another id, as if it had never been sent. False if the wait is over."""
+    def restart(self, id: str, *, granted: bool = False) -> bool:
+        """
+        Give the request another id, as if it had never been sent. False if the wait is over.
+
+        `granted`: also if it is over by a grant, which is given back.
+        """
         request = self.request
         with self._lock:
-            if self.settled:
+            if self.settled and not (granted and self.granted is not None):
                 return False
+            self.answer, self.local = None, False
             request.id, request.sent, request.answered, request.last = id, 0, 0, None
         return True
 
