@@ -259,6 +259,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         holds = Hold.of(runtime, grant, now, now - started, caller_place())
         for hold in holds:
             runtime.keeper.keep(hold)
+        runtime.outage.forget(grant.request)
         return [AsyncLease(hold, self._release) for hold in holds]
 
     async def _gather(self, requests: Sequence[Request], least: int) -> AsyncGroup:

@@ -313,6 +313,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
         holds = Hold.of(runtime, grant, now, now - started, caller_place())
         for hold in holds:
             runtime.keeper.keep(hold)
+        runtime.outage.forget(grant.request)
         return [Lease(hold, self._release) for hold in holds]
 
     def _gather(self, requests: Sequence[Request], least: int) -> Group:

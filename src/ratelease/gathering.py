@@ -90,8 +90,7 @@ class Gathering:
             if self._behind and isinstance(arrival, list):
                 self._follow()
             self._wake()
-        if arrival is None:
-            self.runtime.outage.forget(waiter.request)
+        self.runtime.outage.forget(request)
         self.runtime.keeper.forget(waiter)
 
     def _arrival(self, waiter: Waiter) -> Arrival | None:

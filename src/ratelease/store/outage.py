@@ -117,15 +117,15 @@ class Outage:
                 self._learned.pop(next(iter(self._learned)))
 
     def note_lease(self, hold: Hold) -> None:
-        """Note a lease that this process now has: granted by the store, it counts; granted here, it has arrived."""
-        if hold.flags:
-            self.forget(hold.request)
-        elif self._counts:
+        """Note a lease that this process now has: granted by the store, it counts; granted here, it is counted."""
+        if self._counts and not hold.flags:
             self._noted.append((_ms(), hold.line, hold.request.costs))
 
     def forget(self, request: Request) -> None:
-        """Note that a grant of this process has arrived, or never will."""
-        self._taking.pop(request.id, None)
+        """Note that a grant of this process has arrived, all its leases are kept, or that it never will."""
+        # Until now it may have been counted twice, or for nobody.
+        if self._taking.pop(request.id, None) is not None and self.waits:
+            self._runtime.keeper.advance_soon()
 
     # ---- decisions, in any thread --------------------------------------------------------------------------------
 
