@@ -287,8 +287,10 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         if isinstance(place, Refusal):
             raise admission.denied(place, time.monotonic() - gathering.started, requests[0].sent)
         gathering.expect(lambda answer: self._tell_once(requests[0].line, answer, place))
-        answers = await self._ask_all(requests, gathering)
-        gathering.answered(answers, outer_leases(runtime, id(asyncio.current_task())))
+        asked: Sequence[Request] = requests
+        while asked:
+            answers = await self._ask_all(asked, gathering)
+            asked = gathering.answered(asked, answers, outer_leases(runtime, id(asyncio.current_task())))
 
         async def rest() -> AsyncIterator[AsyncLease]:
             async for hold in gathering.rest():
@@ -304,8 +306,8 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
                 return await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
                 outage.endure(error)
-                return gathering.decided_here(error)
-        return gathering.decided_here()
+                return gathering.decided_here(requests, error)
+        return gathering.decided_here(requests)
 
     # ---- release -----------------------------------------------------------------------------------------------
 

@@ -341,10 +341,12 @@ class Client(MakesTargets, Learns, Watches, Shell):
         if isinstance(place, Refusal):
             raise admission.denied(place, time.monotonic() - gathering.started, requests[0].sent)
         gathering.expect(lambda answer: self._tell_once(requests[0].line, answer, place))
-        answers = self._ask_all(requests, gathering)
-        if place is not None:
-            runtime.keeper.gates.entered(place)
-        gathering.answered(answers, outer_leases(runtime, threading.get_ident()))
+        asked: Sequence[Request] = requests
+        while asked:
+            answers = self._ask_all(asked, gathering)
+            if place is not None:
+                runtime.keeper.gates.entered(place)
+            asked = gathering.answered(asked, answers, outer_leases(runtime, threading.get_ident()))
 
         def rest() -> Iterator[Lease]:
             for hold in gathering.rest():
@@ -360,8 +362,8 @@ class Client(MakesTargets, Learns, Watches, Shell):
                 return self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
                 outage.endure(error)
-                return gathering.decided_here(error)
-        return gathering.decided_here()
+                return gathering.decided_here(requests, error)
+        return gathering.decided_here(requests)
 
     # ---- release -----------------------------------------------------------------------------------------------
 

@@ -80,9 +80,7 @@ class Gathering:
                 return
             self._pending.remove(request)
             waiter = self._waiters[request]
-            if self._behind and request is not self.requests[0] and waiter.granted is not None and not self._given_up:
-                self.runtime.keeper.restart(waiter, granted=True)
-                self._early.append(request)
+            if waiter.granted is not None and not self._given_up and self._put_off(waiter, waiter.granted):
                 return
             arrival = self._arrival(waiter) if not self._given_up else None
             if arrival is not None:
@@ -111,6 +109,20 @@ class Gathering:
             self.runtime.keeper.keep(hold)
         return holds
 
+    def _put_off(self, waiter: Waiter, grant: Answer) -> bool:
+        """Whether a grant comes too early, or is over already: it is given back, and asked for again."""
+        request, keeper = waiter.request, self.runtime.keeper
+        if self._behind and request is not self.requests[0]:
+            keeper.restart(waiter, granted=True)
+            self._early.append(request)
+        elif _is_over(request, grant):
+            keeper.restart(waiter, granted=True)
+            self._pending.add(request)
+            keeper.send_soon([request])
+        else:
+            return False
+        return True
+
     def _follow(self) -> None:
         """The group has come: ask again for what had come before it."""
         self._behind = False
@@ -119,13 +131,19 @@ class Gathering:
         if early:
             self.runtime.keeper.send_soon(early)
 
-    def decided_here(self, error: StoreUnavailable | None = None) -> list[Answer]:
+    def decided_here(self, asked: Sequence[Request], error: StoreUnavailable | None = None) -> list[Answer]:
         """What this process says of each request while the store is away; `error` is how that was met."""
-        return [self.runtime.outage.decide(waiter, error) for waiter in self._waiters.values()]
+        return [self.runtime.outage.decide(self._waiters[request], error) for request in asked]
 
-    def answered(self, answers: Sequence[Answer], outer: tuple[Outer, ...]) -> None:
-        """Take over what the store said of each request; raise what no wait would help."""
-        for (request, waiter), answer in zip(self._waiters.items(), answers, strict=True):
+    def answered(self, asked: Sequence[Request], answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[Request]:
+        """
+        Take over what the store said of each request that it was asked for; raise what no wait would help.
+
+        Returns what is to be asked for again: this process stood still until the grant was over.
+        """
+        over: list[Request] = []
+        for request, answer in zip(asked, answers, strict=True):
+            waiter = self._waiters[request]
             if answer.status is Verdict.IMPOSSIBLE:
                 raise admission.impossible(request, answer)
             if answer.status is not Verdict.GRANTED and self.refused is None:
@@ -133,10 +151,14 @@ class Gathering:
             if answer.status is Verdict.PARKED:
                 admission.check_nested(request, answer, outer)
                 self.runtime.keeper.gates.parked(request, answer)
+            elif request in self._pending and _is_over(request, answer):
+                self.runtime.keeper.restart(waiter)
+                over.append(request)
             elif request in self._pending:
                 waiter.resolve(answer)
-        if self.least and answers[0].status is Verdict.PARKED:
+        if self.least and asked[0] is self.requests[0] and answers[0].status is Verdict.PARKED:
             self._queued(answers[0])
+        return over
 
     def _take(self) -> list[Hold] | None:
         """The next holds; none if nothing more can come, None if the owner has to wait."""
@@ -212,6 +234,11 @@ class Gathering:
         """Leave to the keeper what an interrupt has kept from being given up here."""
         for ending in self.give_up(again=True):
             self.runtime.keeper.end_later(ending)
+
+
+def _is_over(request: Request, answer: Answer) -> bool:
+    """Whether the leases that an answer grants have ended: their slots may be somebody else's by now."""
+    return answer.status is Verdict.GRANTED and admission.grant_of(request, answer).deadline <= time.monotonic()
 
 
 class SyncGathering(Gathering):

@@ -4,12 +4,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
 from ratelease import AsyncClient, Client, Limits
+from ratelease.core.model import Verdict
+from ratelease.core.scripts import ACQUIRE, HEADER_VALUES, Call
 from ratelease.testing import config
+from support.both import Limiter
 from support.store_view import StoreView
 from support.wait_until import wait_until, wait_until_async
 
@@ -129,6 +133,67 @@ async def test_an_answer_that_is_read_after_its_lease_has_ended_is_asked_for_aga
         assert lease.valid
         assert list(view.expiries()) == [lease.id]
         await lease.release()
+
+
+@pytest.mark.covers("RL-05")
+@pytest.mark.parametrize("least", [2, 1, 0])
+async def test_a_group_that_is_read_after_its_leases_have_ended_is_asked_for_again(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str, least: int
+) -> None:
+    """As for a single lease: of the group itself, and of what is asked for behind it."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.3, heartbeat=0.1)
+    view = StoreView(redis_client, free_namespace)
+    lost: list[object] = []
+    limits = {"openai/gpt-4o": Limits(concurrency=2)}
+    async with AsyncClient(limits=limits, config=settings, on_lost=lost.append) as client:
+        async with client.acquire("openai", "gpt-4o"):
+            pass
+        asking = asyncio.ensure_future(client.acquire_many("openai", "gpt-4o", 2, at_least=least).__aenter__())
+        while not view.in_flight():  # noqa: ASYNC110 - lets the requests go, and the answer not yet come in
+            await asyncio.sleep(0)
+        threading.Event().wait(0.6)  # blocks the loop, which is the point
+        group = await asking
+        leases = [*group, *[lease async for lease in group.rest() if lease not in group]]
+        assert [lease.valid for lease in leases] == [True, True]
+        assert sorted(view.expiries()) == sorted(lease.id for lease in leases)
+        await group.release()
+    assert lost == []
+
+
+@pytest.mark.covers("RL-05")
+@pytest.mark.parametrize("colour", [Client, AsyncClient], ids=["sync", "async"])
+async def test_a_group_that_is_claimed_too_late_is_asked_for_again(
+    redis_url: str,
+    free_namespace: str,
+    colour: type[Client | AsyncClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The keeper's thread stands still as well, from sending the claim until its leases have ended."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.5, heartbeat=0.1, poll=10.0)
+    lost: list[object] = []
+    limiter = Limiter(colour(limits={"openai/gpt-4o": Limits(concurrency=2)}, config=settings, on_lost=lost.append))
+    held = await limiter.acquire("openai", "gpt-4o")
+    asking = asyncio.create_task(limiter.acquire_many("openai", "gpt-4o", 2).take())
+    await limiter.until_waiting(1)
+    keeper, late = limiter.client._rt.keeper, []
+    run = keeper.run_script
+
+    async def run_late(call: Call) -> Any:
+        reply = await run(call)
+        if call.script == ACQUIRE and reply[HEADER_VALUES] == Verdict.GRANTED and not late:
+            late.append(call)
+            threading.Event().wait(0.7)  # blocks the keeper's loop
+        return reply
+
+    monkeypatch.setattr(keeper, "run_script", run_late)
+    await held.release()
+    group = await asking
+    assert late
+    assert [group[number].valid for number in range(2)] == [True, True]
+    await group.release()
+    await limiter.close()
+    limiter.callers.end()
+    assert lost == []
 
 
 @pytest.mark.covers("LS-04")
