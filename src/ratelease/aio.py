@@ -300,11 +300,14 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         return AsyncGroup(leases, rest, gathering, self._release)
 
     async def _ask_all(self, requests: Sequence[Request], gathering: AsyncGathering) -> list[Answer]:
+        """Ask the store; while it is away, this process. No answers: what they would say is known already."""
         outage = self._rt.outage
         if not outage.away:
             try:
                 return await self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
+                if gathering.goes_on():
+                    return []
                 outage.endure(error)
                 return gathering.decided_here(requests, error)
         return gathering.decided_here(requests)

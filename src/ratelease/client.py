@@ -356,11 +356,14 @@ class Client(MakesTargets, Learns, Watches, Shell):
         return Group(leases, rest, gathering, self._release)
 
     def _ask_all(self, requests: Sequence[Request], gathering: SyncGathering) -> list[Answer]:
+        """Ask the store; while it is away, this process. No answers: what they would say is known already."""
         outage = self._rt.outage
         if not outage.away:
             try:
                 return self._exchange.acquire_all(requests, self._store_deadline(gathering.deadline))
             except StoreUnavailable as error:
+                if gathering.goes_on():
+                    return []
                 outage.endure(error)
                 return gathering.decided_here(requests, error)
         return gathering.decided_here(requests)

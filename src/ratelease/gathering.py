@@ -135,6 +135,19 @@ class Gathering:
         """What this process says of each request while the store is away; `error` is how that was met."""
         return [self.runtime.outage.decide(self._waiters[request], error) for request in asked]
 
+    def goes_on(self) -> bool:
+        """
+        Whether the group has come to a caller whose own call got no answer: the keeper has claimed it.
+
+        The keeper then sends what was asked for behind it as well, for nobody knows whether that is parked.
+        """
+        if self._behind or not self.least:
+            return False
+        with self._lock:
+            pending = list(self._pending)
+        self.runtime.keeper.send_soon(pending)
+        return True
+
     def answered(self, asked: Sequence[Request], answers: Sequence[Answer], outer: tuple[Outer, ...]) -> list[Request]:
         """
         Take over what the store said of each request that it was asked for; raise what no wait would help.
@@ -142,6 +155,8 @@ class Gathering:
         Returns what is to be asked for again: this process stood still until the grant was over.
         """
         over: list[Request] = []
+        if not answers:
+            return over
         for request, answer in zip(asked, answers, strict=True):
             waiter = self._waiters[request]
             if answer.status is Verdict.IMPOSSIBLE:

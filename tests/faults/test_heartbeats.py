@@ -12,6 +12,7 @@ import redis
 from ratelease import AsyncClient, Client, Limits
 from ratelease.core.model import Verdict
 from ratelease.core.scripts import ACQUIRE, HEADER_VALUES, Call
+from ratelease.errors import StoreUnavailable
 from ratelease.testing import config
 from support.both import Limiter
 from support.store_view import StoreView
@@ -113,6 +114,53 @@ async def test_a_grant_that_comes_while_the_loop_is_blocked_is_kept_for_its_call
             assert not other.try_acquire("openai", "gpt-4o")
             await lease.release()
     assert lost == []
+
+
+@pytest.mark.covers("LS-04")
+@pytest.mark.parametrize("colour", [Client, AsyncClient], ids=["sync", "async"])
+async def test_a_group_that_was_granted_meanwhile_is_kept_where_its_own_call_fails(
+    redis_url: str,
+    redis_client: redis.Redis,
+    free_namespace: str,
+    colour: type[Client | AsyncClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer "parked" is never read; by then the keeper has claimed the group. Its rest is looked after, too."""
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=0.2, claim_ttl=15.0)
+    limits = {"openai/gpt-4o": Limits(concurrency=3)}
+    limiter, other = Limiter(colour(limits=limits, config=settings)), Client(limits=limits, config=settings)
+    await (await limiter.acquire("openai", "gpt-4o")).release()
+    held = [other.acquire("openai", "gpt-4o") for _ in range(3)]
+    keeper, wire = limiter.client._rt.keeper, limiter.client._exchange.wire
+    run = wire.run
+
+    def granted_meanwhile() -> None:
+        monkeypatch.setattr(wire, "run", run)
+        held[0].release()
+        held[1].release()
+        wait_until(lambda: len(keeper.holds) == 2, description="the keeper has claimed the group")
+        raise StoreUnavailable("the store did not answer before the caller's deadline")
+
+    def unanswered(*arguments: Any) -> None:
+        run(*arguments)
+        granted_meanwhile()
+
+    async def unanswered_async(*arguments: Any) -> None:
+        await run(*arguments)
+        granted_meanwhile()
+
+    monkeypatch.setattr(wire, "run", unanswered if limiter.is_sync else unanswered_async)
+    group = await limiter.acquire_many("openai", "gpt-4o", 3, at_least=2, timeout=3)
+    assert [group[number].valid for number in range(len(group))] == [True, True]
+    await limiter.until_waiting(1)
+    # Its message is lost: only what the keeper asks for by itself still comes.
+    redis_client.client_kill_filter(_type="pubsub")
+    held[2].release()
+    assert len([lease async for lease in group.rest()]) == 1
+    await group.release()
+    await limiter.close()
+    limiter.callers.end()
+    other.close()
 
 
 @pytest.mark.covers("RL-05")
