@@ -25,6 +25,7 @@ from .learning import LearnsAsync
 from .lease import AsyncGroup, AsyncLease
 from .operator import AsyncOperator
 from .shell import GRACE, Seconds, Shell, outer_leases
+from .store.engaged import is_engaged
 from .store.exchange import AsyncExchange
 from .store.gate import Place
 from .store.hold import Hold, caller_place
@@ -319,7 +320,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
-        if self._rt.outage.away:
+        if self._rt.outage.away or is_engaged():
             self._end_later(held, others)
             return
         try:

@@ -23,6 +23,7 @@ from .learning import Learns
 from .lease import Group, Lease
 from .operator import Operator
 from .shell import GRACE, Seconds, Shell, outer_leases
+from .store.engaged import is_engaged
 from .store.exchange import Exchange
 from .store.gate import Place
 from .store.hold import Hold, caller_place
@@ -375,7 +376,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
-        if self._rt.outage.away:
+        if self._rt.outage.away or is_engaged():
             self._end_later(held, others)
             return
         try:

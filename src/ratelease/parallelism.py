@@ -212,7 +212,7 @@ class DynamicParallelismAdjuster:
         # None stands for a call that the store has not counted.
         self._running: dict[tuple[str, str], list[Lease | None]] = {}
         self._shares: dict[tuple[str, str], int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     # ---- what it says ------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import pytest
 
 from ratelease import Client, Config, Limits
 from ratelease.errors import WaitTimeout
+from ratelease.store.engaged import is_engaged
 from support.interrupts import Interrupted, every_step
 from support.store_view import StoreView, check_nothing_is_left
 from support.wait_until import wait_until
@@ -20,6 +21,7 @@ LIMITS = {"openai/gpt-4o": Limits(concurrency=2)}
 
 def check_it_goes_on(client: Client, view: StoreView, place: str) -> None:
     """Within a second nothing is in use and nobody waits, and the client goes on working."""
+    assert not is_engaged(), f"after an interrupt at {place} this thread leaves every release to the keeper"
     began = time.monotonic()
     client.acquire("openai", "gpt-4o").release()
     assert time.monotonic() - began < 0.7, f"after an interrupt at {place} the next acquire hangs"

@@ -1,5 +1,7 @@
 """Where two answers to one request meet: the caller's own, and the one that the keeper has claimed."""
 
+import threading
+
 import pytest
 
 from ratelease.core.keys import make_path
@@ -32,3 +34,26 @@ def test_without_a_claimed_grant_the_callers_own_answer_counts(claimed: Verdict 
         waiter.resolve(answer(claimed, 20.0))
     own = answer(Verdict.GRANTED, 20.1)
     assert waiter.fresher(own) is own
+
+
+def test_a_wait_may_be_ended_by_a_finaliser_in_the_middle_of_its_answer() -> None:
+    """A batch that is collected ends the waits of its workers, in whatever thread that is."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    stopped = RuntimeError("stopped")
+
+    class Collecting(str):
+        """An id that is compared while the waiter is locked."""
+
+        __slots__ = ()
+
+        def __ne__(self, other: object) -> bool:
+            waiter.fail(stopped)
+            return False
+
+    thread = threading.Thread(
+        target=waiter.resolve, args=(answer(Verdict.GRANTED, 20.0), Collecting("id")), daemon=True
+    )
+    thread.start()
+    thread.join(5.0)
+    assert not thread.is_alive()
+    assert waiter.error is stopped

@@ -20,6 +20,7 @@ from ..core import scripts
 from ..core.model import Answer, Ended, Line, Request
 from ..core.scripts import Call, Ending
 from ..errors import StoreUnavailable
+from .engaged import engaged
 from .faults import away
 from .runtime import Runtime
 from .wake import Wake
@@ -212,7 +213,12 @@ def _prune(lanes: dict[tuple[str, str], AnyLane]) -> None:
 
 
 class Exchange:
-    """The exchange for threads."""
+    """
+    The exchange for threads.
+
+    A thread is engaged in all of it: a release that a finaliser makes meanwhile would wait for a lock that this thread
+    holds, or for the call that it leads.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -226,18 +232,21 @@ class Exchange:
 
         `queued` is called once nobody who comes later can be sent before it.
         """
-        answer: Answer = self._submit(scripts.ACQUIRE, request, deadline, queued)
+        with engaged():
+            answer: Answer = self._submit(scripts.ACQUIRE, request, deadline, queued)
         return answer
 
     def acquire_all(self, requests: Sequence[Request], deadline: float) -> list[Answer]:
         """Send requests of one line together, in their order; no newcomer comes between."""
-        return self._send_all(requests, deadline)
+        with engaged():
+            return self._send_all(requests, deadline)
 
     def release_all(self, endings: Sequence[Ending], deadline: float) -> list[Ended]:
         """End leases and withdraw waiters of one line: one by the lane, several together."""
-        if len(endings) == 1:
-            return [self._submit(scripts.RELEASE, endings[0], deadline)]
-        return self._send_all(endings, deadline)
+        with engaged():
+            if len(endings) == 1:
+                return [self._submit(scripts.RELEASE, endings[0], deadline)]
+            return self._send_all(endings, deadline)
 
     def _send_all(self, payloads: Sequence[Request | Ending], deadline: float) -> list[Any]:
         results: list[Any] = []

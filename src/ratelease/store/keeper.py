@@ -36,6 +36,7 @@ from ..core.reaction import Change, read_change
 from ..core.scripts import Call, Ending
 from ..errors import ConfigError, RateleaseError, StoreUnavailable
 from .endings import Endings
+from .engaged import engaged
 from .gate import Gates, closed
 from .handoff import Handoff
 from .heart import Heart
@@ -89,7 +90,8 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
+        # Re-entrant: a client that is collected stops its keeper, while this very thread may be in here.
+        self._lock = threading.RLock()
         self._begun = False
         self._started = Wake()
         self._closing = False
@@ -385,7 +387,8 @@ class Keeper:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner() as runner:
+            # Whatever else runs in this thread, a finaliser or a callback of the user's, must not stop it.
+            with engaged(), asyncio.Runner() as runner:
                 runner.run(self._main())
         except Exception:  # noqa: BLE001 - the end of a thread, told once
             logger.exception("the keeper stopped: leases of this client are no longer renewed")

@@ -34,7 +34,8 @@ class Waiter:
         self.error: Exception | None = None
         self.local = False
         self.forgotten = False
-        self._lock = threading.Lock()
+        # Re-entrant: a batch that is collected ends its waits, while this very thread may be in here.
+        self._lock = threading.RLock()
 
     @property
     def settled(self) -> bool:

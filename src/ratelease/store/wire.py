@@ -13,12 +13,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from ..config import Config
 from ..core.scripts import Call
 from ..errors import StoreUnavailable
 from .endpoint import Endpoint
+from .engaged import engaged
 from .faults import Cure, cure, has_not_run, is_wrong_type, redirect, replied, translate, without_frames, wrong_type
 from .lua_source import script
 from .nodes import Node
@@ -142,7 +144,8 @@ class Wire:
         attempts = self._attempts(deadline)
         while True:
             try:
-                return self._once(_command(call, attempts.load), attempts, sent)
+                with engaged():
+                    return self._once(_command(call, attempts.load), attempts, sent)
             except Exception as error:
                 if is_wrong_type(error):
                     types = [self.command("TYPE", key) for key in call.keys]
@@ -159,7 +162,8 @@ class Wire:
         attempts = self._attempts(time.monotonic() + self._config.attempt_timeout)
         while True:
             try:
-                return self._once(arguments, attempts)
+                with engaged():
+                    return self._once(arguments, attempts)
             except Exception as error:
                 if is_wrong_type(error):
                     key = arguments[1]
@@ -323,11 +327,14 @@ class AsyncWire:
             async with asyncio.timeout(timeout):
                 connection = await self._take(node)
                 try:
-                    await connection.connect()
+                    # The store of memory:// works inside of these two, and does not wait in them.
+                    with nullcontext() if self.endpoint.shared else engaged():
+                        await connection.connect()
                     if node is not None:
                         await self.endpoint.send(connection, ASKING)
                         await connection.read_response()
-                    await self.endpoint.send(connection, command)
+                    with nullcontext() if self.endpoint.shared else engaged():
+                        await self.endpoint.send(connection, command)
                     reply = await connection.read_response()
                     self.heard = time.monotonic()
                 except BaseException as error:
@@ -353,7 +360,8 @@ class AsyncWire:
             if self.endpoint.serves(connection):
                 return connection
             await connection.disconnect(nowait=True)
-        return self.endpoint.async_connection(node)
+        with engaged():
+            return self.endpoint.async_connection(node)
 
     def _give_back(self, connection: Any) -> None:
         self._idle.append(connection)
