@@ -11,7 +11,8 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from .core.feedback import Feedback, feedback_of
+from .blame import learned
+from .core.feedback import FINE, Feedback, feedback_of
 from .core.model import Outcome
 from .core.scripts import Ending
 from .core.usage import Usage
@@ -21,7 +22,7 @@ from .providers import classify
 from .shell import Seconds, held_here, seconds_of
 from .store.hold import Hold
 from .store.log import logger
-from .streams import AsyncLeasedStream, LeasedStream, feedback_on
+from .streams import AsyncLeasedStream, LeasedStream
 
 # What ends leases: these holds by these endings, and further endings that nobody waits for.
 ReleaseNow = Callable[[Sequence[tuple[Hold, Ending]], Sequence[Ending]], None]
@@ -127,6 +128,10 @@ class _LeaseBase:
         """Note that an attempt before this one has failed: that it ends well is no sign of capacity to spare."""
         self._hold.clean = False
 
+    def went(self, error: BaseException | None) -> Feedback:
+        """How its call went that was left by this exception, or by none, as far as this lease learns from it."""
+        return FINE if error is None else learned(classify(error), error, self._hold)
+
     def settle(self, usage: object) -> None:
         """
         Say what the call has really used, in place of the estimate that was charged: once, the first word counts.
@@ -190,7 +195,8 @@ class Lease(_LeaseBase):
     The right to have one call in flight. A context manager: leaving it releases. It cannot be entered once released.
 
     Leaving by an exception releases as well, with what :func:`ratelease.classify` makes of it: an answer of the
-    provider teaches the fleet, an error of one's own teaches nothing. A lease that is neither entered nor released is
+    provider teaches the fleet, an error of one's own teaches nothing. Of leases inside one another, the innermost
+    learns from it. A lease that is neither entered nor released is
     released when it is garbage-collected, with a warning that says where it was acquired.
     """
 
@@ -240,10 +246,11 @@ class Lease(_LeaseBase):
         """
         Give the slot back and let the fleet know what went wrong: an exception, or a response of the provider.
 
-        Returns what :func:`ratelease.classify` makes of it.
+        Returns what :func:`ratelease.classify` makes of it. An exception by which a lease inside this one has ended
+        teaches nothing here.
         """
         feedback = classify(error)
-        self.release(feedback)
+        self.release(learned(feedback, error, self._hold))
         return feedback
 
     def wrap_stream(self, stream: Any) -> LeasedStream:
@@ -266,7 +273,7 @@ class Lease(_LeaseBase):
             self.left()
         finally:
             if not self.taken:
-                self.release(feedback_on(error))
+                self.release(self.went(error))
 
 
 class AsyncLease(_LeaseBase):
@@ -297,7 +304,7 @@ class AsyncLease(_LeaseBase):
     async def fail(self, error: object) -> Feedback:
         """As :meth:`Lease.fail`."""
         feedback = classify(error)
-        await self.release(feedback)
+        await self.release(learned(feedback, error, self._hold))
         return feedback
 
     def wrap_stream(self, stream: Any) -> AsyncLeasedStream:
@@ -316,7 +323,7 @@ class AsyncLease(_LeaseBase):
             self.left()
         finally:
             if not self.taken:
-                await self.release(feedback_on(error))
+                await self.release(self.went(error))
 
 
 AnyLease = TypeVar("AnyLease", Lease, AsyncLease)
@@ -362,6 +369,10 @@ class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
         for lease in leases:
             lease._end_later(feedback, clean=True, hold=None)  # noqa: SLF001 - our own class
         self._gathering.end_later()
+
+    def _went(self, leases: Sequence[AnyLease], error: BaseException | None) -> Feedback:
+        """As :meth:`Lease.went`, of the first that is left to end."""
+        return next((lease.went(error) for lease in _live(leases)), FINE)
 
     def __del__(self) -> None:
         gathering = self.__dict__.get("_gathering")
@@ -424,7 +435,8 @@ class Group(_GroupBase[Lease]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(self._left_all(), feedback_on(error))
+        leases = self._left_all()
+        self._end(leases, self._went(leases, error))
 
 
 class AsyncGroup(_GroupBase[AsyncLease]):
@@ -469,4 +481,5 @@ class AsyncGroup(_GroupBase[AsyncLease]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end(self._left_all(), feedback_on(error))
+        leases = self._left_all()
+        await self._end(leases, self._went(leases, error))

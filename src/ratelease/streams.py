@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .core.feedback import FINE, Feedback
-from .providers import classify
+from .core.feedback import Feedback
 
 if TYPE_CHECKING:
     from .lease import AsyncLease, Lease
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
 
 # What streams tell of the answer before any of its items.
 _TELLS_NO_ITEM = frozenset({"closed", "headers", "is_closed", "request_id", "status", "status_code"})
-
-
-def feedback_on(error: BaseException | None) -> Feedback:
-    """How a call went that left its `with` by this exception, or by none."""
-    return FINE if error is None else classify(error)
 
 
 class _StreamBase:
@@ -39,7 +33,7 @@ class _StreamBase:
 
         Of one that is read by its own methods, and not through this object, nobody here knows how far it came.
         """
-        return feedback_on(error), self._iterator is None
+        return self._lease.went(error), self._iterator is None
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(object.__getattribute__(self, "_stream"), name)
@@ -71,7 +65,7 @@ class LeasedStream(_StreamBase):
             self._lease.release()
             raise
         except BaseException as error:
-            self._lease.release(feedback_on(error))
+            self._lease.release(self._lease.went(error))
             raise
         self._lease.streamed_on()
         return item
@@ -94,7 +88,7 @@ class LeasedStream(_StreamBase):
             if enter is not None:
                 self._stream = enter(self._manager)
         except BaseException as error:
-            self._lease.release(feedback_on(error))
+            self._lease.release(self._lease.went(error))
             raise
         return self
 
@@ -129,7 +123,7 @@ class AsyncLeasedStream(_StreamBase):
             await self._lease.release()
             raise
         except BaseException as error:
-            await self._lease.release(feedback_on(error))
+            await self._lease.release(self._lease.went(error))
             raise
         self._lease.streamed_on()
         return item
@@ -160,7 +154,7 @@ class AsyncLeasedStream(_StreamBase):
             if enter is not None:
                 self._stream = await enter(self._manager)
         except BaseException as error:
-            await self._lease.release(feedback_on(error))
+            await self._lease.release(self._lease.went(error))
             raise
         return self
 
