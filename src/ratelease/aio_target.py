@@ -15,7 +15,7 @@ from .lease import AsyncLease
 from .naps import nap_soon
 from .retry import Retry
 from .shell import Seconds
-from .targets import Estimate, TargetBase, UsageOf, check_asynchronous, not_awaitable
+from .targets import Estimate, TargetBase, UsageOf, check_asynchronous, check_begun, not_awaitable
 
 if TYPE_CHECKING:
     from .aio import Acquiring, AsyncClient
@@ -150,8 +150,10 @@ class AsyncTarget(TargetBase):
                 try:
                     awaited = fn(*args, **kwargs)
                     if not inspect.isawaitable(awaited):
+                        check_begun(fn, awaited)
                         raise not_awaitable(fn, awaited)
                     result = await awaited
+                    check_begun(fn, result)
                 except Exception as error:
                     delay = attempts.delay(error, await lease.fail(error))
                     if delay is None:

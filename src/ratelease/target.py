@@ -17,7 +17,7 @@ from .retry import Retry
 from .shell import Seconds
 from .store.keeper import Dropped
 from .store.waiter import Failable
-from .targets import Estimate, TargetBase, UsageOf, check_plain
+from .targets import Estimate, TargetBase, UsageOf, check_begun, check_plain
 
 if TYPE_CHECKING:
     from .client import Client
@@ -197,6 +197,7 @@ class Target(TargetBase):
                     if inspect.iscoroutine(result):
                         result.close()
                         raise ConfigError(f"{fn!r} returned a coroutine: use a target of AsyncClient")
+                    check_begun(fn, result)
                 except Exception as error:
                     delay = attempts.delay(error, lease.fail(error))
                     if delay is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate
 
@@ -175,6 +177,35 @@ def check_asynchronous(fn: Callable[..., Any], what: str) -> None:
         raise ConfigError(f"{what} must be a coroutine function, not {fn!r}")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise ConfigError(_generator(fn, what))
+
+
+def check_begun(fn: Callable[..., Any], result: object) -> None:
+    """
+    Refuse a generator that has not begun: its work would go without the lease. One that has begun may be handed on.
+
+    What a decorator, a static method or an object with a `__call__` hides, nobody sees before the call.
+    """
+    if not _unbegun(result):
+        return
+    if inspect.isgenerator(result):
+        result.close()
+    raise ConfigError(
+        f"{_name(fn)} returned a generator that has not begun, whose work would go without the lease: decorate the "
+        "generator function itself with limited, beneath its other decorators, or use lease.wrap_stream"
+    )
+
+
+def _unbegun(result: object) -> bool:
+    if inspect.isgenerator(result):
+        # An expression has asked already what it reads from.
+        expression = result.gi_code.co_name == "<genexpr>"
+        return inspect.getgeneratorstate(result) == inspect.GEN_CREATED and not expression
+    if not inspect.isasyncgen(result):
+        return False
+    if sys.version_info >= (3, 12):
+        return inspect.getasyncgenstate(result) == inspect.AGEN_CREATED
+    frame = result.ag_frame
+    return frame is not None and dis.opname[frame.f_code.co_code[frame.f_lasti]] == "RETURN_GENERATOR"
 
 
 def not_awaitable(fn: Callable[..., Any], result: object) -> ConfigError:

@@ -1,6 +1,7 @@
 """The short ways to call a provider: a target, call, and the decorator."""
 
 import asyncio
+import functools
 import gc
 import inspect
 import logging
@@ -137,6 +138,79 @@ async def test_a_function_of_the_other_colour_is_refused(limiter) -> None:
     assert held(limiter) == 0
 
 
+class Callable:
+    """Something that is called, and does not show what comes of it."""
+
+    def __init__(self, fn) -> None:
+        self._fn = fn
+
+    def __call__(self) -> object:
+        return self._fn()
+
+
+def logged(fn):
+    """A decorator as there are many."""
+
+    @functools.wraps(fn)
+    def call(*arguments):
+        return fn(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("store_url", ["memory"], indirect=True)
+@pytest.mark.parametrize("disguise", [logged, staticmethod, Callable, "returned"])
+async def test_a_generator_in_disguise_is_refused(limiter, disguise) -> None:
+    """What no look at the function tells, the generator that it returns does: nothing of it has run."""
+    ran = []
+
+    def stream():
+        ran.append(held(limiter))
+        yield 1
+
+    async def stream_soon():
+        ran.append(held(limiter))
+        yield 1
+
+    hidden = stream if limiter.is_sync else stream_soon
+    fn = in_colour(limiter, Callable(hidden)) if disguise == "returned" else disguise(hidden)
+    with pytest.raises(ConfigError, match=r"returned a generator that has not begun.*limited.*wrap_stream"):
+        await limiter.call(limiter.client.target("openai", "gpt-4o").limited(fn))
+    assert (ran, held(limiter)) == ([], 0)
+
+
+@pytest.mark.parametrize("store_url", ["memory"], indirect=True)
+async def test_a_generator_that_has_begun_may_be_handed_on(limiter) -> None:
+    """Its call has been made under the lease. So has that of an expression over what was asked already."""
+
+    def stream():
+        asked.append(held(limiter))
+        yield 1
+        yield 2
+
+    async def stream_soon():
+        asked.append(held(limiter))
+        yield 1
+        yield 2
+
+    def begin():
+        began = stream()
+        next(began)
+        return began
+
+    async def begin_soon():
+        began = stream_soon()
+        await anext(began)
+        return began
+
+    asked: list[int] = []
+    target = limiter.client.target("openai", "gpt-4o")
+    began = await limiter.call(target.call, begin if limiter.is_sync else begin_soon)
+    assert (await limiter.next(began), asked) == (2, [1])
+    rows = await limiter.call(target.call, in_colour(limiter, lambda: (row for row in range(3))))
+    assert list(rows) == [0, 1, 2]
+
+
 @pytest.mark.covers("AD-20")
 async def test_a_decorated_function_is_what_it_was_and_limited(limiter) -> None:
     """Name, documentation, signature and kind are kept; methods work as well."""
@@ -160,16 +234,6 @@ async def test_a_decorated_function_is_what_it_was_and_limited(limiter) -> None:
 
     assert await limiter.call(Agent().ask, "b") == "ab"
     assert (seen, held(limiter)) == ([1], 0)
-
-
-class Callable:
-    """Something that is called, and does not show what comes of it."""
-
-    def __init__(self, fn) -> None:
-        self._fn = fn
-
-    def __call__(self) -> object:
-        return self._fn()
 
 
 class Streams:
