@@ -1,5 +1,5 @@
 """
-Which lease learns from an exception: of those that it leaves, the innermost.
+Which lease learns from an exception: of those that it leaves, the innermost, and one of a group.
 
 A call inside the lease of another call raises through both, and only one provider has answered. So the lease that ends
 by an exception notes on it which leases its context has entered around it, and these learn nothing from it. Noted are
@@ -36,6 +36,11 @@ def learned(feedback: Feedback, error: object, hold: Hold) -> Feedback:
             error.__dict__[_KEY] = (*error.__dict__.get(_KEY, ()), *around)
     # That a call was given up is true of every call that it leaves.
     return NOTHING if inner and feedback.outcome is not Outcome.CANCELLED else feedback
+
+
+def learned_along(feedback: Feedback) -> Feedback:
+    """What the other leases of a group learn where one has this feedback: nothing of a failure, which was one."""
+    return feedback if feedback.outcome in (Outcome.OK, Outcome.CANCELLED) else NOTHING
 
 
 def _told(error: BaseException, id: str) -> bool:

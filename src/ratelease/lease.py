@@ -11,7 +11,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from .blame import learned
+from .blame import learned, learned_along
 from .core.feedback import FINE, Feedback, feedback_of
 from .core.model import Outcome
 from .core.scripts import Ending
@@ -364,9 +364,9 @@ class _GroupBase(Sequence[AnyLease], Generic[AnyLease]):
             lease.left()
         return [lease for lease in self._leases if not lease.taken]
 
-    def _end_later(self, leases: Sequence[AnyLease], feedback: Feedback) -> None:
+    def _end_later(self, went: Sequence[tuple[AnyLease, Feedback]]) -> None:
         """Leave to the keeper what an interrupt has kept from ending here."""
-        for lease in leases:
+        for lease, feedback in went:
             lease._end_later(feedback, clean=True, hold=None)  # noqa: SLF001 - our own class
         self._gathering.end_later()
 
@@ -384,9 +384,15 @@ def _live(leases: Sequence[AnyLease]) -> list[AnyLease]:
     return [lease for lease in leases if not lease._hold.ended]  # noqa: SLF001 - our own class
 
 
+def _shared(leases: Sequence[AnyLease], feedback: Feedback, others: Feedback) -> list[tuple[AnyLease, Feedback]]:
+    """Those that have not ended: the first with this feedback, the others with theirs."""
+    return [(lease, others if number else feedback) for number, lease in enumerate(_live(leases))]
+
+
 class Group(_GroupBase[Lease]):
     """
-    What acquire_many gives: the leases granted so far. A context manager: leaving it releases what is left.
+    What acquire_many gives: the leases granted so far. A context manager: leaving it releases what is left. An
+    exception that leaves it is one failure, and not one for each lease.
 
     Each lease can be released by itself. With at_least < n the others stay queued; :meth:`rest` yields them.
     """
@@ -416,15 +422,16 @@ class Group(_GroupBase[Lease]):
 
     def release(self, outcome: Outcome | Feedback = Outcome.OK) -> None:
         """Release every lease of the group, and ask for no more. One round trip."""
-        self._end(self._leases, feedback_of(outcome))
+        feedback = feedback_of(outcome)
+        self._end(self._leases, feedback, feedback)
 
-    def _end(self, leases: Sequence[Lease], feedback: Feedback) -> None:
-        live = _live(leases)
+    def _end(self, leases: Sequence[Lease], feedback: Feedback, others: Feedback) -> None:
+        went = _shared(leases, feedback, others)
         try:
-            ended = [pair for lease in live if (pair := lease.end(feedback)) is not None]
+            ended = [pair for lease, each in went if (pair := lease.end(each)) is not None]
             self._release(ended, self._gathering.give_up())
         except BaseException:
-            self._end_later(live, feedback)
+            self._end_later(went)
             raise
 
     def __enter__(self) -> Self:
@@ -436,7 +443,8 @@ class Group(_GroupBase[Lease]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         leases = self._left_all()
-        self._end(leases, self._went(leases, error))
+        feedback = self._went(leases, error)
+        self._end(leases, feedback, learned_along(feedback))
 
 
 class AsyncGroup(_GroupBase[AsyncLease]):
@@ -461,15 +469,16 @@ class AsyncGroup(_GroupBase[AsyncLease]):
 
     async def release(self, outcome: Outcome | Feedback = Outcome.OK) -> None:
         """As :meth:`Group.release`."""
-        await self._end(self._leases, feedback_of(outcome))
+        feedback = feedback_of(outcome)
+        await self._end(self._leases, feedback, feedback)
 
-    async def _end(self, leases: Sequence[AsyncLease], feedback: Feedback) -> None:
-        live = _live(leases)
+    async def _end(self, leases: Sequence[AsyncLease], feedback: Feedback, others: Feedback) -> None:
+        went = _shared(leases, feedback, others)
         try:
-            ended = [pair for lease in live if (pair := lease.end(feedback)) is not None]
+            ended = [pair for lease, each in went if (pair := lease.end(each)) is not None]
             given_up = self._gathering.give_up()
         except BaseException:
-            self._end_later(live, feedback)
+            self._end_later(went)
             raise
         await self._release(ended, given_up)
 
@@ -482,4 +491,5 @@ class AsyncGroup(_GroupBase[AsyncLease]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         leases = self._left_all()
-        await self._end(leases, self._went(leases, error))
+        feedback = self._went(leases, error)
+        await self._end(leases, feedback, learned_along(feedback))

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from ratelease import Client, Limits
+from ratelease import Client, Limits, Outcome
 
 OUTER, INNER = ("anthropic", "claude"), ("openai", "gpt-4o")
 LIMITS = {"/".join(model): Limits(concurrency=8) for model in (OUTER, INNER)}
@@ -30,6 +30,12 @@ class Frozen(Throttled):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(name)
+
+
+class Broken(Exception):
+    """A server's own fault."""
+
+    status_code = 500
 
 
 async def learned(limiter, model: tuple[str, str]) -> bool:
@@ -154,6 +160,22 @@ async def test_a_group_of_tasks_inside_a_lease_teaches_it_nothing(make_limiter) 
             for _ in range(2):
                 tasks.create_task(ask())
     assert (await learned(limiter, OUTER), await learned(limiter, INNER)) == (False, True)
+
+
+async def test_one_exception_that_leaves_a_group_is_one_failure(make_limiter) -> None:
+    """Five leases of one call are not the five failures in a row of which a breaker opens."""
+    limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=8, strategy="breaker")})
+    for _ in range(4):
+        with contextlib.suppress(Broken):
+            async with limiter.acquire_many(*INNER, 5) as group:
+                await group[0].release(Outcome.IGNORED)
+                raise Broken
+    assert (await limiter.reaction("openai/gpt-4o")).breaker is None
+    with contextlib.suppress(Broken):
+        async with limiter.acquire_many(*INNER, 5):
+            raise Broken
+    assert (await limiter.reaction("openai/gpt-4o")).breaker is not None
+    assert await limiter.in_flight("openai/gpt-4o") == 0
 
 
 async def test_an_exception_that_refuses_to_be_noted_on_comes_through(make_limiter) -> None:
