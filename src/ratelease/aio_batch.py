@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from .batch import check_items, length_of
 from .core.progress import BatchCount, Done, Progress
 from .errors import ConfigError
-from .shell import _count
+from .shell import _count, work_for
 
 if TYPE_CHECKING:
     from .aio_target import AsyncTarget
@@ -61,6 +61,7 @@ class _Run:
         self._in_flight = in_flight
         self._return_exceptions = return_exceptions
         self._started = False
+        self._caller = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -70,6 +71,7 @@ class _Run:
         self.room = asyncio.Semaphore(self._in_flight)
         self.ended: asyncio.Queue[Done[Any, Any] | _End | None] = asyncio.Queue()
         self._context = copy_context()
+        self._caller = id(asyncio.current_task())
         self._spawn(self._read())
 
     def _spawn(self, work: Any) -> None:
@@ -168,6 +170,7 @@ class _Run:
             self.count.wait_again()
 
         self.count.begin()
+        work_for(self._caller, id(asyncio.current_task()))
         try:
             done = Done(index, item, await self._target.run(self._fn, (item,), {}, True, admit, again))
             failed = False

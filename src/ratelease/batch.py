@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from .core.progress import BatchCount, Done, Progress
 from .core.scripts import Ending
 from .errors import ConfigError
-from .shell import _count
+from .shell import _count, work_for
 from .store.waiter import Failable
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class _Run:
         self._most = threads
         self._waits: list[_Wait] = []
         self._idle = 0
+        self._caller = 0
         self._lock = threading.Lock()
         self._context = copy_context()
 
@@ -100,6 +101,7 @@ class _Run:
         """Start the first worker; from then on each one sees to it that another is free."""
         self.count = BatchCount(self.count.total, time.monotonic())
         self._context = copy_context()
+        self._caller = threading.get_ident()
         self._grow()
 
     def put(self, index: int, item: Any) -> None:
@@ -176,6 +178,7 @@ class _Run:
 
         with self._lock:
             self.count.begin()
+        work_for(self._caller, threading.get_ident())
         try:
             done = Done(index, item, self._target.run(self._fn, (item,), {}, True, wait.entered, admit, again))
             failed = False

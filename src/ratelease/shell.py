@@ -63,6 +63,15 @@ def outer_leases(runtime: Runtime, owner: int) -> tuple[Outer, ...]:
     )
 
 
+def work_for(waiting: int, worker: int) -> None:
+    """
+    Count in this context the leases of the task or thread that waits for this one as this one's own.
+
+    What it waits for, its worker must not wait for: only the one that waits could give that back.
+    """
+    held_here.set(tuple((hold, worker if owner == waiting else owner) for hold, owner in held_here.get()))
+
+
 def _all_text(*names: object) -> bool:
     return all(type(name) is str for name in names)
 

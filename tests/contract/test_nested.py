@@ -6,6 +6,7 @@ import pytest
 
 from ratelease import Limits
 from ratelease.errors import ImpossibleRequest
+from support.targets import BothBatch, BothTarget
 from support.wait_until import wait_until_async
 
 ONE = {"openai/gpt-4o": Limits(concurrency=1)}
@@ -104,3 +105,50 @@ async def test_a_lease_that_was_left_no_longer_stands_in_the_way(make_limiter) -
     await limiter.until_waiting(1)
     await other[0].release()
     assert (await waiting)[0].valid
+
+
+async def results(batch: BothBatch) -> list[object]:
+    """What the items have returned, in time."""
+    async with asyncio.timeout(10):
+        return [done.result async for done in batch]
+
+
+@pytest.mark.covers("AD-19")
+async def test_a_batch_inside_a_lease_that_its_items_wait_for_is_impossible(make_limiter) -> None:
+    """Whoever reads it waits for its items, and they would wait for the slot that the reader holds."""
+    limiter = make_limiter(limits=ONE)
+    target = BothTarget(limiter)
+    async with limiter.acquire("openai", "gpt-4o") as outer:
+        with pytest.raises(ImpossibleRequest, match=outer.id):
+            await results(target.map(str, [1, 2]))
+        await limiter.until_waiting(0)
+        assert await limiter.in_flight("openai/gpt-4o") == 1
+    assert sorted(await results(target.map(str, [1, 2]))) == ["1", "2"]
+
+
+@pytest.mark.covers("AD-19")
+async def test_a_batch_inside_a_lease_waits_for_slots_of_others(make_limiter) -> None:
+    """One of two slots is the reader's, the other is handed from item to item."""
+    limiter = make_limiter(limits={"openai/gpt-4o": Limits(concurrency=2)})
+    async with limiter.acquire("openai", "gpt-4o"):
+        assert sorted(await results(BothTarget(limiter).map(str, range(4)))) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.covers("AD-19")
+async def test_a_batch_inside_an_item_of_a_batch_knows_what_either_reader_holds(make_limiter) -> None:
+    """The item waits for the inner batch, and its own reader for the item."""
+    limiter = make_limiter(limits={**ONE, "openai/gpt-4o-mini": Limits(concurrency=2)})
+    inner, outer = limiter.client.target("openai", "gpt-4o"), BothTarget(limiter, model="gpt-4o-mini")
+
+    def ask(item):
+        return [done.result for done in inner.map(str, [item])]
+
+    async def ask_soon(item):
+        async def text(value):
+            return str(value)
+
+        return [done.result async for done in inner.map(text, [item])]
+
+    async with limiter.acquire("openai", "gpt-4o") as held:
+        with pytest.raises(ImpossibleRequest, match=held.id):
+            await results(outer.map(ask if limiter.is_sync else ask_soon, [1]))
