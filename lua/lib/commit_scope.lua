@@ -3,10 +3,11 @@
 -- Write what was decided for one scope: leases, windows, agreed limits. Growing writes come first.
 local function commit_scope(path, scope, added, dropped)
   if #added > 0 then chunked('ZADD', scope.leases, added) end
-  if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
   for member, expiry in pairs(scope.held or {}) do
     redis.call('ZADD', scope.leases, string.format('%.0f', expiry), member)
   end
+  -- Last, so that the key is never empty in between: a new one would have no TTL.
+  if #dropped > 0 then chunked('ZREM', scope.leases, dropped) end
   local lives = math.max(2 * path.ttl, path.lingers or 0, scope.lingers or 0)
   local look = scope.tend or lives > 2 * path.ttl or #added > 0 and scope.was_empty
   if look and redis.call('PTTL', scope.leases) < lives then

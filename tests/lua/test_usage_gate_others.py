@@ -110,6 +110,18 @@ def test_a_given_up_call_is_held_until_the_provider_counts_fewer(make_store: Mak
 
 
 @pytest.mark.covers("UG-08")
+def test_what_a_hold_alone_keeps_has_a_ttl(make_store: MakeStore, clock: DrivenClock) -> None:
+    """The call that was given up was the only one, and nothing cools."""
+    store = make_store(limits={"openai": Limits(concurrency=1)})
+    one = store.instance()
+    Watcher(one, hold=5000, cooldown=0).poll()
+    call = one.acquire("gpt-4o")
+    one.release("gpt-4o", call.id, lesson=CANCELLED)
+    leases = one.line("gpt-4o").keys[8 + 5 + 2]
+    assert (store.client.zcard(leases), store.client.pttl(leases)) == (1, 30_000)
+
+
+@pytest.mark.covers("UG-08")
 def test_a_hold_costs_one_slot_and_not_two(make_store: MakeStore, clock: DrivenClock) -> None:
     """The provider counts the one that runs on: that is no call of somebody else's beside it."""
     one = make_store(limits=FOUR).instance()
