@@ -1,9 +1,10 @@
 --- @include "lib/deliver"
 --- @include "lib/rises_at"
 -- When the head of the queue is worth another try with nobody calling: its block's time, or for a full concurrency
--- limit the nearest lease expiry or the moment at which a reduced limit rises. The head's process keeps the one timer
--- for it: returned here if that is the caller, sent if it is another and the head is new, or its limits are: an
--- operator calls, a failure was told, a slot cools. 0: no timer of the caller's.
+-- limit the nearest lease expiry, of those in the store and of those that this call leaves behind, or the moment at
+-- which a reduced limit rises. The head's process keeps the one timer for it: returned here if that is the caller, sent
+-- if it is another and the head is new, or its limits are: an operator calls, a failure was told, a slot cools. 0: no
+-- timer of the caller's.
 local function head_timer(path)
   local head = path.head
   if not head or not head.block then return 0 end
@@ -13,12 +14,22 @@ local function head_timer(path)
   local at = head.block.at
   if head.block.dimension == 'c' then
     local scope = path.scopes[head.block.scope + 1]
-    local first = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now), '+inf',
-      'WITHSCORES', 'LIMIT', 0, 1)
-    at = tonumber(first[2] or 0)
-    if at == 0 then at = path.now + path.claim_ttl end
-    local rises = rises_at(path, scope)
-    if rises > 0 then at = math.min(at, rises) end
+    at = math.huge
+    local function sooner(ms)
+      if ms > 0 and ms < at then at = ms end
+    end
+    sooner(rises_at(path, scope))
+    -- Whom the limit itself excludes gets nothing from a lease that ends.
+    if not head.place then
+      local first = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now), '+inf',
+        'WITHSCORES', 'LIMIT', 0, 1)
+      sooner(tonumber(first[2] or 0))
+      -- Slots that cool or are held from now on, and grants to be claimed, are not written yet.
+      local held = scope.held or {}
+      for member, expiry in pairs(path.added) do sooner(held[member] or expiry) end
+      for _, expiry in pairs(held) do sooner(expiry) end
+    end
+    if at == math.huge then at = path.now + path.claim_ttl end
   end
   if at == 0 then return 0 end
   if ours then return at end

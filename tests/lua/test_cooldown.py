@@ -29,7 +29,7 @@ def test_a_released_slot_cools_and_nothing_brings_it_back_or_ends_it(make_store:
 
 @pytest.mark.covers("UG-09")
 def test_the_end_of_a_cooldown_is_announced_to_whoever_waits(make_store: MakeStore, clock: DrivenClock) -> None:
-    """To the head of the path, and to that of another path of the same provider; granted then, and not before."""
+    """To the head of another path of the same provider; granted then, and not before."""
     store = make_store(limits={"openai": Limits(concurrency=1, cooldown=1.0)})
     one, two = store.instance(), store.instance()
     held = one.acquire("gpt-4o")
@@ -41,6 +41,31 @@ def test_the_end_of_a_cooldown_is_announced_to_whoever_waits(make_store: MakeSto
     assert two.grant("gpt-mini") == []
     clock.advance(1.001)
     assert two.grant("gpt-mini") == [waiter.id]
+    store.close()
+
+
+@pytest.mark.covers("QU-18")
+@pytest.mark.parametrize("scope", ["openai", "openai/gpt-4o"])
+@pytest.mark.parametrize("same", [False, True], ids=["of another process", "of the same process"])
+def test_the_end_of_a_cooldown_is_announced_to_the_head_of_its_own_path(
+    make_store: MakeStore, clock: DrivenClock, scope: str, same: bool
+) -> None:
+    """The moment at which the slot is free, not that at which its lease would have expired."""
+    store = make_store(limits={scope: Limits(concurrency=1, cooldown=0.3)})
+    one, two = store.instance(), store.instance()
+    who = one if same else two
+    held = one.acquire("gpt-4o")
+    waiter = who.acquire("gpt-4o", wait=FOR_EVER)
+    clock.advance(0.1)
+    store.listen()
+    one.release("gpt-4o", held.id)
+    at, timer = store.now() + 300, one.header.timer if one.header else 0
+    letters = [] if same else [(two.name, two.line("gpt-4o").path.name, [f"@{at}"])]
+    assert (store.mail(), timer) == (letters, at if same else 0)
+    clock.advance(0.299)
+    assert who.grant("gpt-4o") == []
+    clock.advance(0.001)
+    assert who.grant("gpt-4o") == [waiter.id]
     store.close()
 
 

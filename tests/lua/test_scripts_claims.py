@@ -47,6 +47,17 @@ def test_a_grant_that_is_not_claimed_in_time_goes_to_the_next_waiter(make_store:
 
 
 @pytest.mark.covers("LS-11")
+def test_who_is_next_is_told_when_an_unclaimed_grant_is_over(make_store: MakeStore, clock: DrivenClock) -> None:
+    """By the very call that has granted the one before it: the slot is free again at the claim's end."""
+    store = make_store(limits=LIMITS)
+    _, other, _, behind = silent_grant(store)
+    timer = other.header.timer if other.header else 0
+    assert timer == store.now() + CLAIM_TTL * 1000
+    clock.advance(CLAIM_TTL)
+    assert other.grant("gpt-4o") == [behind.id]
+
+
+@pytest.mark.covers("LS-11")
 def test_the_charges_of_an_unclaimed_grant_return_in_every_scope(make_store: MakeStore, clock: DrivenClock) -> None:
     """Requests and tokens: what stays is the released call's charge and the next waiter's."""
     store = make_store(limits=LIMITS)

@@ -109,6 +109,20 @@ def test_a_given_up_call_is_held_until_the_provider_counts_fewer(make_store: Mak
     assert one.look("gpt-4o")[0][1].held == 0
 
 
+@pytest.mark.covers("QU-18")
+@pytest.mark.parametrize("cooldown", [0, 350])
+def test_the_end_of_a_hold_is_announced_to_the_head(make_store: MakeStore, clock: DrivenClock, cooldown: int) -> None:
+    """Where it comes before the end of every lease."""
+    store = make_store(limits={"openai": Limits(concurrency=1)})
+    one = store.instance()
+    Watcher(one, hold=5000, cooldown=cooldown, lasts=30_000).poll()
+    call = one.acquire("gpt-4o")
+    one.acquire("gpt-4o", wait=FOR_EVER)
+    one.release("gpt-4o", call.id, lesson=CANCELLED)
+    assert one.header is not None
+    assert one.header.timer == store.now() + 5000
+
+
 @pytest.mark.covers("UG-08")
 def test_what_a_hold_alone_keeps_has_a_ttl(make_store: MakeStore, clock: DrivenClock) -> None:
     """The call that was given up was the only one, and nothing cools."""
