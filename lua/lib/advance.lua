@@ -56,8 +56,9 @@ local function advance(path)
           excluded = excluded or {id = id, ticket = place.ticket, place = late_place(waiter, place.ticket, block),
             waiter = waiter, block = block}
           passed = passed + 1
-          -- Nobody behind them could go either; and a line of them must not be read by everybody, again and again.
-          if block.used >= block.limit or passed == 256 then
+          -- A long line of them must not be read by everybody, again and again. Where the scope is full nobody behind
+          -- them could go either, but whoever is the first of those has to keep its own place in the index.
+          if passed == (block.used >= block.limit and 64 or 256) then
             path.head = excluded
             return
           end

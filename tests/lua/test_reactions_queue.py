@@ -111,6 +111,26 @@ def test_nobody_of_another_path_barges_past_the_smaller_one(make_store: MakeStor
     assert claim(one, newcomer) == [True]
 
 
+@pytest.mark.covers("AD-10", "QU-02")
+@pytest.mark.parametrize("passed", [1, 63])
+def test_whoever_is_behind_the_excluded_keeps_its_place_when_its_path_is_polled(
+    make_store: MakeStore, clock: DrivenClock, passed: int
+) -> None:
+    """While the shared slots are all taken the poll finds nothing; those of other paths that come later go later."""
+    store = make_store(limits=SHARED)
+    one, two = reduced(store)
+    held = [one.acquire("o3") for _ in range(2)]
+    two.send([two.request(MODEL, weight=4, wait=FOR_EVER) for _ in range(passed)])
+    small = two.acquire(MODEL, wait=FOR_EVER)
+    assert two.grant(MODEL) == []
+    clock.advance(0.1)
+    later = one.acquire("o3", wait=FOR_EVER)
+    one.release("o3", held[0].id)
+    for line in one.following_lines():
+        one.grant(line)
+    assert (claim(one, later), claim(two, small)) == ([False], [True])
+
+
 @pytest.mark.covers("AD-10")
 def test_an_excluded_one_of_another_path_holds_nobody_up(make_store: MakeStore) -> None:
     """It stands behind everybody in the index of the shared scope, and is first when the limit is back."""
