@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ratelease import Limits
+from ratelease import Limits, Rate
 from ratelease.strategies import Decrement, Penalty
 from support.clock import DrivenClock
 from support.store import FOR_EVER, IMPOSSIBLE, PARKED, Asked, Instance, Store, let_pass
@@ -128,6 +128,22 @@ def test_whoever_is_behind_the_excluded_keeps_its_place_when_its_path_is_polled(
     one.release("o3", held[0].id)
     for line in one.following_lines():
         one.grant(line)
+    assert (claim(one, later), claim(two, small)) == ([False], [True])
+
+
+@pytest.mark.covers("AD-10", "QU-02")
+def test_whoever_is_behind_the_excluded_is_found_when_a_rate_that_kept_all_of_them_out_has_room(
+    make_store: MakeStore, clock: DrivenClock
+) -> None:
+    """While the rate was full the excluded one stood first. A call of another path names theirs all the same."""
+    store = make_store(limits={"openai": Limits(concurrency=8, strategy=SLOW, rates=[Rate(1, per=2.0, of="requests")])})
+    one, two = reduced(store)
+    two.acquire(MODEL, weight=4, wait=FOR_EVER)
+    small = two.acquire(MODEL, wait=FOR_EVER)
+    clock.advance(4.0)
+    later = one.acquire("o3", wait=FOR_EVER)
+    assert (later.status, one.following) == (PARKED, two.line(MODEL).path.name)
+    one.grant(one.following_lines()[0])
     assert (claim(one, later), claim(two, small)) == ([False], [True])
 
 
