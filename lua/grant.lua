@@ -13,15 +13,17 @@
 --- @include "lib/commit"
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
+--- @include "lib/announce_timers"
 --- @include "lib/header"
 local path = open_path()
 if path.refusal then return path.refusal end
 
 sweep(path, {})
-path.queued = true
+path.queued, path.hands_on = true, true
 advance(path)
 local timer = head_timer(path)
 commit(path, false)
+announce_timers(path)
 local result = header(path, next_path(path), timer)
 for _, id in ipairs(redis.call('ZRANGE', path.claims, 0, 511)) do
   local granted = entry(path, id)

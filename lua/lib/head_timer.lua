@@ -10,7 +10,7 @@ local function head_timer(path)
   if not head or not head.block then return 0 end
   local ours = head.waiter.instance == path.instance
   local news = path.swept or next(path.dequeue) or path.instance == '' or path.reacted or path.lingers
-  if not ours and not news then return 0 end
+  if not ours and not news and not path.hands_on then return 0 end
   local at = head.block.at
   if head.block.dimension == 'c' then
     local scope = path.scopes[head.block.scope + 1]
@@ -33,6 +33,9 @@ local function head_timer(path)
   end
   if at == 0 then return 0 end
   if ours then return at end
+  -- It may be first again, since a limit no longer passes it over, and the timer that has found that another's. What
+  -- comes later than its next poll its process finds by itself.
+  if not news and at > path.now + 600 then return 0 end
   deliver(path, head.waiter.instance, '@' .. string.format('%.0f', at))
   return 0
 end

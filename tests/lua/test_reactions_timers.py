@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from ratelease import Limits
+from ratelease import Limits, Rate
 from ratelease.strategies import Breaker, Decrement, Parallelism, Penalty
 from support.clock import START_MS, DrivenClock
 from support.store import FOR_EVER, PARKED, Asked, Instance, Store
+from support.timer_walk import TimerWalk
 
 MakeStore = Callable[..., Store]
 MODEL = "gpt-4o"
@@ -160,3 +161,116 @@ def test_announced_moments_are_right_whatever_has_happened(
                     waiting = [each for each in waiting if each.id not in mine]
                 clock.advance(max(timer - store.now(), 0) / 1000)
             assert store.now() - begun < 60_000
+
+
+def next_is_told(one: Instance, two: Instance, clock: DrivenClock) -> None:
+    """Two's timer comes when one's path is first, whose waiter takes what there is: two is told of what comes next."""
+    store = one.store
+    one.acquire("a", wait=FOR_EVER)
+    waiter = two.acquire("b", wait=FOR_EVER)
+    clock.advance((waiter.answer.header.timer - store.now()) / 1000)
+    assert two.grant("b") == []
+    assert two.following == one.line("a").path.name
+    store.listen()
+    two.grant(two.following_lines()[0])
+    letters = {name: (path, words) for name, path, words in store.mail()}
+    path, (word,) = letters[two.name]
+    assert path == two.line("b").path.name
+    clock.advance((int(word.removeprefix("@")) - 2 - store.now()) / 1000)
+    assert two.grant("b") == []
+    clock.advance(0.002)
+    assert two.grant("b") == [waiter.id]
+    store.close()
+
+
+@pytest.mark.covers("QU-18")
+def test_the_next_path_is_told_when_a_pace_ends_that_the_one_before_it_has_begun(
+    make_store: MakeStore, clock: DrivenClock
+) -> None:
+    """Its own timer was for the end of the pause."""
+    store = make_store(limits={"openai": Limits(concurrency=9)})
+    one, two = store.instance(), store.instance()
+    one.call("a", "t,1000,")
+    next_is_told(one, two, clock)
+
+
+@pytest.mark.covers("QU-18")
+@pytest.mark.parametrize(
+    "shared",
+    [Limits(rates=[Rate(2, per=2.0, of="requests")]), Limits(concurrency=2, cooldown=1.0)],
+    ids=["rate", "slots"],
+)
+def test_the_next_path_is_told_when_the_next_slot_is_free(
+    make_store: MakeStore, clock: DrivenClock, shared: Limits
+) -> None:
+    """Its own timer was for the one before: of a rate, or of slots that cool."""
+    store = make_store(limits={"openai": shared})
+    one, two = store.instance(), store.instance()
+    one.call("a")
+    clock.advance(0.3)
+    one.call("a")
+    next_is_told(one, two, clock)
+
+
+@pytest.mark.covers("QU-18")
+def test_a_charge_that_returns_does_not_delay_what_the_next_path_is_told(
+    make_store: MakeStore, clock: DrivenClock
+) -> None:
+    """What was never sent makes room for the first; the call after it leaves the window for the second."""
+    store = make_store(limits={"openai": Limits(rates=[Rate(2, per=2.0, of="requests")])})
+    one, two = store.instance(), store.instance()
+    unsent = one.acquire("a")
+    clock.advance(0.3)
+    one.call("a")
+    clock.advance(1.8)
+    one.acquire("a", wait=FOR_EVER)
+    waiter = two.acquire("b", wait=FOR_EVER)
+    store.listen()
+    one.release("a", unsent.id, unsent=True)
+    ((_, path, (word,)),) = [letter for letter in store.mail() if letter[0] == two.name]
+    assert path == two.line("b").path.name
+    clock.advance((int(word.removeprefix("@")) - 2 - store.now()) / 1000)
+    assert two.grant("b") == []
+    clock.advance(0.002)
+    assert two.grant("b") == [waiter.id]
+    store.close()
+
+
+def walk(make_store: MakeStore, clock: DrivenClock, seed: int, rates: list[Rate]) -> None:
+    """Steer three processes through two paths of a provider that has these rates, and everything else at random."""
+    chance = random.Random(seed)
+    strategies = [
+        Penalty(half_life=3.0),
+        Decrement(restore_after=4.0),
+        Parallelism(recovery_interval=2.0),
+        [Parallelism(recovery_interval=2.0), Penalty(half_life=2.0), Breaker(failures=2, open=2.0, successes=2)],
+    ]
+    strategy, slots, cooldown = chance.choice(strategies), chance.choice([2, 5]), chance.choice([None, 0.2])
+    store = make_store(limits={"openai": Limits(concurrency=slots, strategy=strategy, rates=rates, cooldown=cooldown)})
+    steered = TimerWalk(store, clock, chance)
+    steered.steps(60)
+    steered.drain()
+    store.close()
+
+
+FEW = [Rate(4, per=2.0, of="requests")]
+
+
+@pytest.mark.covers("QU-18")
+@pytest.mark.parametrize("seed, rates", [(3, []), (13, []), (2, FEW)], ids=["slots", "more slots", "rates"])
+def test_timers_and_hops_alone_serve_whoever_waits(
+    make_store: MakeStore, clock: DrivenClock, seed: int, rates: list[Rate]
+) -> None:
+    """Of two paths, through failures, cooling slots and reduced limits: no poll finds anybody that could go."""
+    walk(make_store, clock, seed, rates)
+
+
+@pytest.mark.soak
+@pytest.mark.covers("QU-18")
+@pytest.mark.parametrize("rates", [[], FEW], ids=["slots", "rates"])
+@pytest.mark.parametrize("seed", range(100))
+def test_timers_and_hops_alone_serve_whoever_waits_at_length(
+    make_store: MakeStore, clock: DrivenClock, seed: int, rates: list[Rate]
+) -> None:
+    """The same with every seed."""
+    walk(make_store, clock, seed, rates)

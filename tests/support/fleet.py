@@ -350,10 +350,10 @@ class Fleet:
         """Take over the grants that a call has announced."""
         announced: list[Entry] = []
         for name, path, words in self.store.mail():
-            assert path == line.path.name
             for word in words:
                 if word.startswith("@"):
                     continue
+                assert path == line.path.name
                 entry = self.entries[word[1:]]
                 assert entry.owner.name == name, "messages go to the waiter's own instance"
                 assert word[0] == "+", f"{entry.id} can never fit?"
