@@ -155,6 +155,45 @@ def test_no_probe_is_given_to_two_in_one_call(make_store: MakeStore, clock: Driv
     assert [each.granted for each in one.send([one.request(MODEL) for _ in range(10)])] == [True] + [False] * 9
 
 
+@pytest.mark.covers("QU-13", "RT-24")
+def test_no_call_names_a_path_that_a_shared_breaker_keeps_out(make_store: MakeStore, clock: DrivenClock) -> None:
+    """While it is open, and while its probe runs. Whose call says that the provider serves again names it."""
+    store = make_store(limits={"openai": Limits(concurrency=8, strategy=Breaker(failures=1, open=10.0, successes=2))})
+    one, two = store.instance(), store.instance()
+    held = [one.acquire("a") for _ in range(2)]
+    one.release("a", held[0].id, lesson=ERROR)
+    waiter = two.acquire("b", wait=FOR_EVER)
+    one.release("a", held[1].id)
+    assert one.following == ""
+    one.acquire("a")
+    assert one.following == ""
+    let_pass(clock, 10, one, two)
+    assert two.grant("b") == [waiter.id]
+    assert two.send([waiter.request])[0].granted
+    probe, waiter = waiter, one.acquire("a", wait=FOR_EVER)
+    assert waiter.status is PARKED
+    two.acquire("b")
+    assert two.following == "", "its probe runs"
+    two.release("b", probe.id, lesson="o")
+    assert two.following == one.line("a").path.name
+    two.grant(two.following_lines()[0])
+    assert one.send([waiter.request])[0].granted
+
+
+@pytest.mark.covers("RT-19")
+def test_an_empty_account_is_told_to_other_paths_whatever_a_breaker_says(
+    make_store: MakeStore, clock: DrivenClock
+) -> None:
+    """Whoever waits there is to be refused at once: a call of another path names them."""
+    store = make_store(limits={"openai": Limits(concurrency=8, strategy=Breaker(failures=1, open=30.0))})
+    one, two = store.instance(), store.instance()
+    held = [one.acquire("a") for _ in range(2)]
+    one.release("a", held[0].id, lesson=ERROR)
+    two.acquire("b", wait=FOR_EVER)
+    one.release("a", held[1].id, lesson=QUOTA)
+    assert one.following == two.line("b").path.name
+
+
 def told(store: Store) -> list[tuple[str, str]]:
     """Who was told that it can never be granted."""
     return [(name, word[1:]) for name, _, words in store.mail() for word in words if word.startswith("-")]
