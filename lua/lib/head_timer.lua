@@ -5,8 +5,17 @@
 -- which a reduced limit rises. The head's process keeps the one timer for it: returned here if that is the caller, sent
 -- if it is another and the head is new, or its limits are: an operator calls, a failure was told, a slot cools. 0: no
 -- timer of the caller's.
+--
+-- Where nobody waits any more, nobody would find that a grant to another process is not claimed: whoever has handed it
+-- on looks after it, at the end of the claim.
 local function head_timer(path)
   local head = path.head
+  if not head then
+    for id, deadline in pairs(path.claim) do
+      local granted = path.entries[id]
+      if granted and granted.instance ~= path.instance then return deadline end
+    end
+  end
   if not head or not head.block then return 0 end
   local ours = head.waiter.instance == path.instance
   local news = path.swept or next(path.dequeue) or path.instance == '' or path.reacted or path.lingers

@@ -85,6 +85,36 @@ def test_an_unclaimed_grant_with_nobody_behind_returns_everything(make_store: Ma
 
 
 @pytest.mark.covers("LS-11")
+def test_the_charges_return_where_nobody_calls_for_the_path_any_more(make_store: MakeStore, clock: DrivenClock) -> None:
+    """Whoever has handed the slot on is told when to look; what returns goes to the waiters of other paths."""
+    store = make_store(limits={"openai": Limits(concurrency=1, rpm=2)})
+    one, dead = store.instance(), store.instance()
+    held = one.acquire("gpt-4o")
+    dead.acquire("gpt-mini", wait=FOR_EVER)
+    one.release("gpt-4o", held.id)
+    (line,) = one.following_lines()
+    one.grant(line)
+    assert one.header is not None
+    assert one.header.timer == store.now() + CLAIM_TTL * 1000
+    waiter = one.acquire("gpt-4o", wait=FOR_EVER)
+    clock.advance(CLAIM_TTL)
+    one.grant(line)
+    assert one.following == one.line("gpt-4o").path.name
+    assert one.grant("gpt-4o") == [waiter.id]
+
+
+@pytest.mark.covers("LS-11", "QU-13")
+def test_who_hands_a_slot_on_to_itself_needs_no_reminder(make_store: MakeStore) -> None:
+    """It claims, or has died with its timer."""
+    one = make_store(limits=LIMITS).instance()
+    held = one.acquire("gpt-4o")
+    one.acquire("gpt-4o", wait=FOR_EVER)
+    one.release("gpt-4o", held.id)
+    assert one.header is not None
+    assert one.header.timer == 0
+
+
+@pytest.mark.covers("LS-11")
 def test_a_silent_instance_is_passed_over_until_it_calls_again(make_store: MakeStore, clock: DrivenClock) -> None:
     """All of its waiters are, and keep their places; one call of any kind ends it."""
     store = make_store(limits=LIMITS)
