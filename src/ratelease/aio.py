@@ -241,6 +241,9 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
             try:
                 return waiter.fresher(await self._exchange.acquire(request, self._store_deadline(request.deadline)))
             except StoreUnavailable as error:
+                if waiter.granted is not None:
+                    # The keeper has claimed it meanwhile, and renews it.
+                    return waiter.granted
                 outage.endure(error)
                 return outage.decide(waiter, error)
         return outage.decide(waiter)

@@ -291,6 +291,9 @@ class Client(MakesTargets, Learns, Watches, Shell):
             try:
                 return waiter.fresher(self._exchange.acquire(request, self._store_deadline(request.deadline), entered))
             except StoreUnavailable as error:
+                if waiter.granted is not None:
+                    # The keeper has claimed it meanwhile, and renews it.
+                    return waiter.granted
                 outage.endure(error)
                 if entered is not None:
                     entered()

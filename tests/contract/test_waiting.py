@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from ratelease import Limits, Rate, Refusal
-from ratelease.errors import WaitTimeout
+from ratelease.errors import StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
+from support.read_late import ReadLate
 from support.round_trips import round_trips
 from support.wait_until import wait_until_async
 
@@ -264,3 +265,20 @@ async def test_an_on_queued_that_raises_does_not_end_the_wait(make_limiter, capl
 async def _enter_and_leave(limiter) -> None:
     async with limiter.acquire("openai", "gpt-4o"):
         pass
+
+
+@pytest.mark.covers("LS-04")
+async def test_a_claimed_grant_is_kept_where_its_callers_own_call_fails(make_limiter) -> None:
+    """The answer that it waits is never read; the keeper hears of the grant, claims it and renews it."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    held = await other.hold("openai", "gpt-4o")
+    own = ReadLate(limiter, StoreUnavailable("the store did not answer before the caller's deadline"))
+    waiting = asyncio.create_task(limiter.hold("openai", "gpt-4o"))
+    await own.came()
+    (waiter,) = limiter.client._rt.keeper.waiters.values()
+    await held[0].release()
+    await wait_until_async(lambda: waiter.granted is not None, description="the keeper has claimed it")
+    own.read()
+    lease = (await waiting)[0]
+    assert lease.valid
+    assert not await other.try_acquire("openai", "gpt-4o")

@@ -163,6 +163,34 @@ async def test_a_group_that_was_granted_meanwhile_is_kept_where_its_own_call_fai
     other.close()
 
 
+@pytest.mark.covers("LS-04")
+async def test_a_grant_is_kept_for_a_loop_that_stands_still_longer_than_its_call_may_take(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """Its call's time is over in the same turn in which the answer is there; the keeper has renewed the grant."""
+    settings = config(
+        url=redis_url,
+        namespace=free_namespace,
+        lease_ttl=0.5,
+        heartbeat=0.1,
+        store_timeout=1.0,
+        attempt_timeout=0.3,
+    )
+    view = StoreView(redis_client, free_namespace)
+    with Client(limits=LIMITS, config=settings) as other:
+        async with AsyncClient(limits=LIMITS, config=settings) as client:
+            held = other.acquire("openai", "gpt-4o")
+            waiting = asyncio.ensure_future(client.acquire("openai", "gpt-4o", timeout=60).__aenter__())
+            await let_it_park_unread(view)
+            held.release()
+            threading.Event().wait(1.5)  # blocks the loop, which is the point
+            kept = view.expiries()
+            lease = await waiting
+            assert list(kept) == [lease.id]
+            assert lease.valid
+            await lease.release()
+
+
 @pytest.mark.covers("RL-05")
 async def test_an_answer_that_is_read_after_its_lease_has_ended_is_asked_for_again(
     redis_url: str, redis_client: redis.Redis, free_namespace: str
