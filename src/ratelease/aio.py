@@ -27,7 +27,7 @@ from .operator import AsyncOperator
 from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.engaged import is_engaged
 from .store.exchange import AsyncExchange
-from .store.gate import Place
+from .store.gate import Place, closed
 from .store.hold import Hold, caller_place
 from .store.perform import perform_async
 from .store.waiter import Waiter
@@ -176,7 +176,14 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
                 keeper.withdraw(request)
                 request = self._again(request)
                 result = await self._admit(request)
-            return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+            if isinstance(result, Refusal):
+                return result
+            lease = self._leases(result, started)[0]
+            if keeper.closing:
+                # Its last look at what is held may be over, and it sends nothing more.
+                await self._release((), withdrawals(request))
+                raise closed()
+            return lease
         except BaseException:
             keeper.withdraw(request)
             raise
@@ -239,13 +246,18 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         outage = self._rt.outage
         if not outage.away:
             try:
-                return waiter.fresher(await self._exchange.acquire(request, self._store_deadline(request.deadline)))
+                answer = await self._exchange.acquire(request, self._store_deadline(request.deadline))
             except StoreUnavailable as error:
                 if waiter.granted is not None:
                     # The keeper has claimed it meanwhile, and renews it.
                     return waiter.granted
                 outage.endure(error)
                 return outage.decide(waiter, error)
+            else:
+                if waiter.error is not None:
+                    # The client was closed, and its keeper has taken the request back.
+                    raise waiter.error
+                return waiter.fresher(answer)
         return outage.decide(waiter)
 
     async def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:

@@ -25,7 +25,7 @@ from .operator import Operator
 from .shell import GRACE, Seconds, Shell, outer_leases
 from .store.engaged import is_engaged
 from .store.exchange import Exchange
-from .store.gate import Place
+from .store.gate import Place, closed
 from .store.hold import Hold, caller_place
 from .store.perform import perform
 from .store.waiter import Failable, Waiter
@@ -225,7 +225,14 @@ class Client(MakesTargets, Learns, Watches, Shell):
                 keeper.withdraw(request)
                 request = self._again(request)
                 result = self._admit(request, entered)
-            return result if isinstance(result, Refusal) else self._leases(result, started)[0]
+            if isinstance(result, Refusal):
+                return result
+            lease = self._leases(result, started)[0]
+            if keeper.closing:
+                # Its last look at what is held may be over, and it sends nothing more.
+                self._release((), withdrawals(request))
+                raise closed()
+            return lease
         except BaseException:
             keeper.withdraw(request)
             raise
@@ -289,7 +296,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
         outage = self._rt.outage
         if not outage.away:
             try:
-                return waiter.fresher(self._exchange.acquire(request, self._store_deadline(request.deadline), entered))
+                answer = self._exchange.acquire(request, self._store_deadline(request.deadline), entered)
             except StoreUnavailable as error:
                 if waiter.granted is not None:
                     # The keeper has claimed it meanwhile, and renews it.
@@ -298,6 +305,11 @@ class Client(MakesTargets, Learns, Watches, Shell):
                 if entered is not None:
                     entered()
                 return outage.decide(waiter, error)
+            else:
+                if waiter.error is not None:
+                    # The client was closed, and its keeper has taken the request back.
+                    raise waiter.error
+                return waiter.fresher(answer)
         if entered is not None:
             entered()
         return outage.decide(waiter)

@@ -11,6 +11,7 @@ import pytest
 from ratelease import AsyncClient, Client, Limits
 from ratelease.errors import ConfigError, StoreUnavailable
 from ratelease.testing import config
+from support.read_late import ReadLate
 from support.round_trips import round_trips
 from support.wait_until import wait_until
 
@@ -204,6 +205,77 @@ async def test_closing_wakes_whoever_waits_with_an_error(make_limiter) -> None:
             await task
     await other.until_waiting(0)
     await held[0].release()
+    assert await other.try_acquire("openai", "gpt-4o")
+
+
+@pytest.mark.covers("RL-01", "RL-05")
+async def test_a_grant_that_is_read_after_its_client_was_closed_is_no_lease(make_limiter) -> None:
+    """Closing has given the slot back, and somebody else has it: its caller is told that the client was closed."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    await limiter.start()
+    own = ReadLate(limiter)
+    asking = asyncio.create_task(limiter.hold("openai", "gpt-4o"))
+    await own.came()
+    limiter.client._rt.keeper.close()  # as close() does first, while the caller has not had its turn
+    second = await other.try_acquire("openai", "gpt-4o")
+    assert second
+    own.read()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await asking
+    assert second.valid
+    await other.until_waiting(0)
+
+
+async def test_closing_just_before_a_lease_is_kept_gives_its_slot_back(make_limiter, monkeypatch) -> None:
+    """The keeper has looked at what waits and at what is held, and the caller is between the two."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    await limiter.start()
+    keeper = limiter.client._rt.keeper
+    keep = keeper.keep
+
+    def close_first(hold: Any) -> None:
+        keeper.close()
+        keep(hold)
+
+    monkeypatch.setattr(keeper, "keep", close_first)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await limiter.try_acquire("openai", "gpt-4o")
+    assert keeper.holds == {}
+    assert await other.try_acquire("openai", "gpt-4o")
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["one", "group"])
+async def test_an_acquire_that_begins_while_its_client_is_closed_waits_for_nobody(
+    make_limiter, monkeypatch, group: bool
+) -> None:
+    """It was open when the arguments were checked, and is closed before the keeper knows of the caller."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    await other.hold("openai", "gpt-4o")
+    await limiter.start()
+    keeper = limiter.client._rt.keeper
+    monkeypatch.setattr(keeper, "start", keeper.close)
+    one, many = limiter.acquire("openai", "gpt-4o", timeout=4), limiter.acquire_many("openai", "gpt-4o", 1, timeout=4)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await (many if group else one)
+    assert time.monotonic() - began < 2.0
+    assert (keeper.waiters, await other.waiting()) == ({}, 0)
+
+
+async def test_a_request_that_is_sent_after_its_client_was_closed_is_told_so(make_limiter, monkeypatch) -> None:
+    """The keeper has withdrawn it before it was sent: it is no lease that was lost."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    await limiter.start()
+    exchange, keeper = limiter.client._exchange, limiter.client._rt.keeper
+    acquire = exchange.acquire
+
+    def close_first(*arguments: Any) -> Any:
+        keeper.close()
+        return acquire(*arguments)
+
+    monkeypatch.setattr(exchange, "acquire", close_first)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await limiter.acquire("openai", "gpt-4o")
     assert await other.try_acquire("openai", "gpt-4o")
 
 

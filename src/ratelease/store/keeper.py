@@ -116,9 +116,19 @@ class Keeper:
             self._started.set()
 
     def expect(self, request: Request, wake: Callable[[], None]) -> Waiter:
-        """Note a caller that may be parked, before its request is sent."""
+        """
+        Note a caller that may be parked, before its request is sent.
+
+        Raises:
+
+            StoreUnavailable: The client was closed.
+        """
         waiter = Waiter(request, wake)
         self.waiters[request.id] = waiter
+        # Whoever comes too late for the keeper's last look would be told by nobody.
+        if self._closing:
+            self.forget(waiter)
+            raise closed()
         return waiter
 
     def forget(self, waiter: Waiter) -> None:
@@ -262,6 +272,11 @@ class Keeper:
         thread = self._thread
         if thread is not None and not self.here:
             thread.join(timeout)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the client was closed: what begins now is for its caller to end."""
+        return self._closing
 
     @property
     def here(self) -> bool:
