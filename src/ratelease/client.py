@@ -13,7 +13,7 @@ from .core import admission
 from .core.admission import Ask, Flow, Tell
 from .core.figures import EffectiveLimits
 from .core.instances import Instance
-from .core.model import Answer, Ended, Grant, Refusal, Request, Verdict
+from .core.model import Answer, Ended, Grant, Refusal, Request
 from .core.scripts import Ending, withdrawals
 from .core.status import Status
 from .core.tending import Steps
@@ -316,8 +316,9 @@ class Client(MakesTargets, Learns, Watches, Shell):
 
     def _withdraw(self, request: Request, waiter: Waiter, refused: Refusal) -> Grant | Refusal:
         """Leave the queue at the deadline, unless the grant has come in the same moment."""
-        if waiter.answer is not None and waiter.answer.status is Verdict.GRANTED:
-            return admission.grant_of(request, waiter.answer)
+        granted = waiter.give_up()
+        if granted is not None:
+            return admission.grant_of(request, granted)
         # The keeper may be about to claim: the id must not be admitted after this.
         if request.lingers:
             self._release((), withdrawals(request))

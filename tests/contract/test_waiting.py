@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -282,3 +283,27 @@ async def test_a_claimed_grant_is_kept_where_its_callers_own_call_fails(make_lim
     lease = (await waiting)[0]
     assert lease.valid
     assert not await other.try_acquire("openai", "gpt-4o")
+
+
+@pytest.mark.covers("RL-07")
+async def test_a_claim_under_an_id_that_was_given_up_is_no_grant(make_limiter, monkeypatch) -> None:
+    """The request gets another id while its claim is on its way, as at the beginning of an outage."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    held = await other.hold("openai", "gpt-4o")
+    waiting = asyncio.create_task(limiter.hold("openai", "gpt-4o", timeout=0.7))
+    await limiter.until_waiting(1)
+    keeper = limiter.client._rt.keeper
+    (waiter,) = keeper.waiters.values()
+    run = keeper.run_script
+
+    async def restart_first(call: Any) -> Any:
+        if call.script == "acquire":
+            keeper.restart(waiter)
+        return await run(call)
+
+    monkeypatch.setattr(keeper, "run_script", restart_first)
+    await held[0].release()
+    with pytest.raises(WaitTimeout):
+        await waiting
+    assert waiter.granted is None
+    assert await other.try_acquire("openai", "gpt-4o")

@@ -57,3 +57,34 @@ def test_a_wait_may_be_ended_by_a_finaliser_in_the_middle_of_its_answer() -> Non
     thread.join(5.0)
     assert not thread.is_alive()
     assert waiter.error is stopped
+
+
+@pytest.mark.covers("RL-07", "RL-12")
+def test_a_caller_that_has_given_up_takes_nothing_more() -> None:
+    """Neither an answer nor another id, and its request is not sent again: whoever brings a grant takes it back."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    assert waiter.give_up() is None
+    assert not waiter.resolve(answer(Verdict.GRANTED, 20.0))
+    assert not waiter.restart("another")
+    assert waiter.sending() is None
+    assert (waiter.granted, waiter.request.id, waiter.request.lingers) == (None, "id", False)
+
+
+@pytest.mark.covers("QU-09")
+def test_a_grant_that_came_first_is_its_callers() -> None:
+    """The deadline passes while the keeper brings the grant: it is not given back."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    waiter.resolve(answer(Verdict.GRANTED, 20.0))
+    assert waiter.give_up() == answer(Verdict.GRANTED, 20.0)
+
+
+@pytest.mark.covers("RL-07")
+def test_what_is_sent_again_is_the_request_as_it_was() -> None:
+    """It gets another id while the call is on its way: the answer is one to the id that was sent."""
+    waiter = Waiter(Request(LINE, "id", 1, 1, "r1", 50.0, True), lambda: None)
+    sent = waiter.sending()
+    assert sent is not None
+    assert waiter.request.lingers, "who gives up from here on has to withdraw it"
+    assert waiter.restart("another")
+    assert not waiter.resolve(answer(Verdict.GRANTED, 20.0), sent.id)
+    assert (sent.id, waiter.request.id, waiter.request.sent) == ("id", "another", 0)

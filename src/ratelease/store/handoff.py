@@ -88,24 +88,20 @@ class Handoff:
 
     async def _claim(self, line: Line, ids: Sequence[str]) -> None:
         """Send these parked requests again: claims what was granted, leaves the rest parked."""
-        found = (self._keeper.waiters.get(id) for id in ids)
-        waiters = [waiter for waiter in found if waiter is not None and waiter.answer is None]
-        if not waiters:
+        found = [waiter for id in ids if (waiter := self._keeper.waiters.get(id)) is not None]
+        sendings = [(waiter, request) for waiter in found if (request := waiter.sending()) is not None]
+        if not sendings:
             return
-        runtime, requests = self._runtime, [waiter.request for waiter in waiters]
-        sent = time.monotonic()
-        call = scripts.acquire(runtime.session, runtime.keyspace, requests, sent)
-        ids = [request.id for request in requests]
-        for request in requests:
-            request.sent += 1
+        runtime, sent = self._runtime, time.monotonic()
+        call = scripts.acquire(runtime.session, runtime.keyspace, [request for _, request in sendings], sent)
         answers = scripts.acquire_answers(await self._keeper.run_script(call), sent)
-        for waiter, id, answer in zip(waiters, ids, answers, strict=True):
+        for (waiter, request), answer in zip(sendings, answers, strict=True):
             # What an outage has given another id meanwhile is withdrawn under this one.
-            if waiter.request.id == id:
+            if waiter.request.id == request.id:
                 waiter.request.note(answer.status)
             # A caller that has gone meanwhile withdraws the id itself, with a tombstone.
             if answer.status is not Verdict.PARKED:
-                waiter.resolve(answer, id)
+                waiter.resolve(answer, request.id)
         runtime.note(line, answers[0].header)
 
     def send(self, requests: Sequence[Request]) -> None:

@@ -133,7 +133,7 @@ class Keeper:
 
     def forget(self, waiter: Waiter) -> None:
         """Note that the caller no longer waits."""
-        waiter.forgotten = True
+        waiter.forget()
         self.waiters.pop(waiter.request.id, None)
         if waiter.request.waits:
             self.gates.leave(waiter.request)

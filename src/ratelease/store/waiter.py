@@ -39,8 +39,8 @@ class Waiter:
 
     @property
     def settled(self) -> bool:
-        """Whether its wait is over."""
-        return self.answer is not None or self.error is not None
+        """Whether its wait is over: nothing that comes from here on is taken."""
+        return self.answer is not None or self.error is not None or self.forgotten
 
     @property
     def granted(self) -> Answer | None:
@@ -71,6 +71,31 @@ class Waiter:
             self.answer = answer
         self.wake()
         return True
+
+    def give_up(self) -> Answer | None:
+        """End the wait of a caller whose time is over; the grant that has come first, if one has."""
+        with self._lock:
+            if self.granted is None:
+                self.forgotten = True
+            return self.granted
+
+    def forget(self) -> None:
+        """Note that its caller has gone, with or without an answer."""
+        with self._lock:
+            self.forgotten = True
+
+    def sending(self) -> Request | None:
+        """
+        Note that the request is sent once more; None if the wait is over.
+
+        What is returned is the request as it is now: it may get another id before the call is answered. A caller that
+        gives up either sees that its request was sent, or is seen to be gone.
+        """
+        with self._lock:
+            if self.settled:
+                return None
+            self.request.sent += 1
+            return replace(self.request)
 
     def restart(self, id: str, *, granted: bool = False) -> bool:
         """

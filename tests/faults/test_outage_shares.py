@@ -1,0 +1,67 @@
+"""This process' share while Redis is away: what counts as in use, while grants and callers come and go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from ratelease import AsyncClient, Client, Config, Limits
+from ratelease.errors import WaitTimeout
+from ratelease.testing import config
+from support.both import Limiter
+from support.outages import known
+from support.proxy import TcpProxy
+from support.wait_until import wait_until
+
+pytestmark = pytest.mark.faults
+
+SCOPE = "openai/gpt-4o"
+
+Make = Callable[..., Limiter]
+
+
+@pytest.fixture
+def settings(proxy: TcpProxy, free_namespace: str) -> Config:
+    """A store behind the proxy that counts as away after 0.3 s; leases that outlive every test."""
+    return config(
+        url=proxy.url, namespace=free_namespace, lease_ttl=20.0, heartbeat=0.3, attempt_timeout=0.2, store_timeout=0.3
+    )
+
+
+@pytest.fixture(params=[Client, AsyncClient], ids=["sync", "async"])
+async def make(request: pytest.FixtureRequest, settings: Config, proxy: TcpProxy) -> AsyncIterator[Make]:
+    """Make limiters of either colour, with so many slots; keywords change the settings."""
+    made: list[Limiter] = []
+
+    def make(slots: int, **changes: Any) -> Limiter:
+        limits = {SCOPE: Limits(concurrency=slots)}
+        made.append(Limiter(request.param(limits=limits, config=settings.replace(**changes))))
+        return made[-1]
+
+    yield make
+    proxy.passing()
+    for limiter in made:
+        await limiter.close()
+        limiter.callers.end()
+
+
+@pytest.mark.covers("RL-12")
+async def test_a_caller_whose_time_is_over_takes_no_share(make: Make, proxy: TcpProxy) -> None:
+    """Its deadline has passed, and the store goes away before it is withdrawn: nobody would give the share back."""
+    limiter, other = make(4), make(4)
+    await known(limiter, other)
+    await other.hold("openai", "gpt-4o", 4)
+    outage, release = limiter.client._rt.outage, limiter.client._release
+
+    def withdraw_late(*arguments: Any) -> Any:
+        proxy.refuse()
+        wait_until(lambda: outage.away, description="it is noticed")
+        return release(*arguments)
+
+    limiter.client._release = withdraw_late
+    with pytest.raises(WaitTimeout):
+        await limiter.acquire("openai", "gpt-4o", timeout=0.3)
+    assert outage.admissions == {}
+    assert len(await limiter.acquire_many("openai", "gpt-4o", 2)) == 2, "the whole share of one of two is free"
