@@ -7,6 +7,7 @@ import math
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -35,6 +36,8 @@ from .watching import Watches
 
 T = TypeVar("T", AsyncLease, AsyncGroup)
 R = TypeVar("R")
+
+Wakes = Callable[[], None]
 
 
 class Acquiring(Generic[T]):
@@ -197,7 +200,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         place = await self._enter((request,)) if request.waits else None
         if isinstance(place, Refusal):
             return place
-        waiter = runtime.keeper.expect(request, _waker(loop, woken))
+        waiter = runtime.keeper.expect(request, _waker(loop, woken, partial(runtime.keeper.withdraw, request)))
         try:
             result = await self._drive(request, waiter, woken, place)
             if isinstance(result, Refusal) and request.waits and result.reason == "deadline":
@@ -216,7 +219,12 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
             return None
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        place = self._place(requests, _waker(loop, woken), threaded=False)
+
+        def gone() -> None:
+            for request in requests:
+                self._rt.keeper.withdraw(request)
+
+        place = self._place(requests, _waker(loop, woken, gone), threaded=False)
         gates.stand(place)
         await _until(woken, requests[0].deadline)
         return gates.stood(place)
@@ -405,11 +413,15 @@ def _settle(woken: asyncio.Future[None]) -> None:
         woken.set_result(None)
 
 
-def _waker(loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None]) -> Callable[[], None]:
+def _waker(
+    loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None], gone: Callable[[], None]
+) -> Callable[[], None]:
     def wake() -> None:
-        # The loop may be closed when a grant comes for a caller that is long gone.
-        if not loop.is_closed():
+        try:
             loop.call_soon_threadsafe(_settle, woken)
+        except RuntimeError:
+            # The loop was closed while its caller waited: nobody takes what has come.
+            gone()
 
     return wake
 

@@ -1,5 +1,6 @@
 """Leases that nobody releases: the interpreter ends, or the lease object is dropped."""
 
+import asyncio
 import gc
 import logging
 import subprocess
@@ -117,3 +118,64 @@ async def test_a_dropped_lease_of_an_event_loop_is_given_back(
         gc.collect()
         await wait_until_async(lambda: view.in_flight() == 0, timeout=10 * POLL, description="it is given back")
     assert "dropped without release" in caplog.text
+
+
+def abandoned(client: AsyncClient, view: StoreView, callers: int) -> asyncio.AbstractEventLoop:
+    """A loop in which so many callers wait, one of them in the store, and which runs no more."""
+    waiting = []
+
+    async def wait() -> None:
+        waiting.extend(asyncio.ensure_future(client.acquire("openai", "gpt-4o")) for _ in range(callers))
+        keeper = client._rt.keeper
+        await wait_until_async(lambda: view.waiting() + keeper.gates.waiting() == callers, description="they wait")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(wait())
+    return loop
+
+
+@pytest.mark.covers("RL-07")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tasks that nobody ended
+def test_a_loop_that_was_closed_while_its_callers_waited_holds_no_slot(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """One is parked, two stand at the gate. What they are granted goes back, and the client serves another loop."""
+    limits = {"openai/gpt-4o": Limits(concurrency=1)}
+    view = StoreView(redis_client, free_namespace)
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, max_parked=1)
+    client = AsyncClient(limits=limits, config=settings)
+
+    async def use() -> None:
+        async with asyncio.timeout(2.0), client.acquire("openai", "gpt-4o"):
+            pass
+
+    with Client(limits=limits, config=settings) as other:
+        held = other.acquire("openai", "gpt-4o")
+        abandoned(client, view, 3).close()
+        held.release()
+        wait_until(lambda: not view.in_flight() and not view.waiting(), timeout=1.0, description="the slot is free")
+        assert other.try_acquire("openai", "gpt-4o")
+        asyncio.run(use())
+    client._rt.keeper.close()
+
+
+@pytest.mark.covers("LS-13")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tasks that nobody ended
+def test_a_grant_that_nobody_takes_is_renewed_for_as_long_as_a_lease_is(
+    redis_url: str, redis_client: redis.Redis, free_namespace: str
+) -> None:
+    """The loop of its caller is there, and runs no more."""
+    limits = {"openai/gpt-4o": Limits(concurrency=1)}
+    view = StoreView(redis_client, free_namespace)
+    settings = config(url=redis_url, namespace=free_namespace, lease_ttl=0.5, heartbeat=0.1, max_hold=1.0)
+    client = AsyncClient(limits=limits, config=settings)
+    with Client(limits=limits, config=settings) as other:
+        held = other.acquire("openai", "gpt-4o")
+        loop = abandoned(client, view, 1)
+        held.release()
+        granted = time.monotonic()
+        wait_until(lambda: not view.waiting() and view.in_flight(), description="it is claimed")
+        wait_until(lambda: not view.in_flight(), timeout=5.0, description="it is renewed no more")
+        assert 1.0 < time.monotonic() - granted < 2.5
+    loop.close()
+    client._rt.keeper.close()

@@ -118,8 +118,10 @@ class Heart:
             for chunk in _chunks(holds):
                 await self._apart(self._renew(chunk, epoch))
         for waiter in list(self._keeper.waiters.values()):
-            if waiter.granted is not None and not waiter.granted.flags:
-                await self._apart(self._renew_untaken(waiter, waiter.granted))
+            grant = waiter.granted
+            # Like a lease that was forgotten: its caller may never come.
+            if grant is not None and not grant.flags and -self._runtime.until(grant.at) < self._config.max_hold:
+                await self._apart(self._renew_untaken(waiter, grant))
 
     async def _apart(self, renewal: Coroutine[Any, Any, None]) -> None:
         """Renew what belongs to one path: its spoilt keys must not cost another path its leases."""
