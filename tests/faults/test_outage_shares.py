@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -65,3 +66,36 @@ async def test_a_caller_whose_time_is_over_takes_no_share(make: Make, proxy: Tcp
         await limiter.acquire("openai", "gpt-4o", timeout=0.3)
     assert outage.admissions == {}
     assert len(await limiter.acquire_many("openai", "gpt-4o", 2)) == 2, "the whole share of one of two is free"
+
+
+class Watched(dict[str, Any]):
+    """Leases of a process; something happens just before, or just after, a decision looks at them."""
+
+    def watch(self, when: str, act: Callable[[], None]) -> None:
+        self.acts = {when: act}
+
+    def values(self) -> Any:
+        decides = sys._getframe(1).f_code.co_name == "_use"
+        acts = self.acts if decides else {}
+        acts.pop("before", lambda: None)()
+        found = list(super().values())
+        acts.pop("after", lambda: None)()
+        return found
+
+
+@pytest.mark.covers("RL-12")
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("room", [1, 2])
+async def test_a_grant_that_becomes_a_lease_counts_once(make: Make, proxy: TcpProxy, when: str, room: int) -> None:
+    """Another thread takes its lease while this one reads what is in use: just before or after it reads the leases."""
+    proxy.refuse()
+    limiter = make(room, expected_instances=1)
+    keeper, granted = limiter.client._rt.keeper, []
+    keep, keeper.keep = keeper.keep, granted.append
+    first = await limiter.try_acquire("openai", "gpt-4o")
+    assert len(granted) == 1
+    keeper.keep, keeper.holds = keep, Watched()
+    keeper.holds.watch(when, lambda: keep(granted.pop()))
+    second = await limiter.try_acquire("openai", "gpt-4o")
+    assert granted == []
+    assert [bool(first), bool(second)] == [True, room == 2]

@@ -232,12 +232,16 @@ class Outage:
     def _use(self) -> Counter[str]:
         """The slots of each scope that this process has in use."""
         use: Counter[str] = Counter()
-        for hold in list(self._runtime.keeper.holds.values()):
-            for scope in hold.line.path.scopes:
-                use[scope] += hold.request.weight
-        for request in list(self._taking.values()):
+        # Before the leases: a grant that becomes one meanwhile is in both, and counts once.
+        taking = list(self._taking.values())
+        for request in taking:
             for scope in request.line.path.scopes:
                 use[scope] += request.n * request.weight
+        for hold in list(self._runtime.keeper.holds.values()):
+            if hold.request in taking:
+                continue
+            for scope in hold.line.path.scopes:
+                use[scope] += hold.request.weight
         return use
 
     def _digest(self) -> None:
