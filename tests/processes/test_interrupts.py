@@ -148,6 +148,54 @@ def test_a_signals_exception_leaves_nothing(settings: Config, view: StoreView) -
     assert not all(reached), "nothing was interrupted"
 
 
+def keepers() -> list[threading.Thread]:
+    """The threads of keepers that run."""
+    return [thread for thread in threading.enumerate() if thread.name == "ratelease-keeper"]
+
+
+@pytest.mark.covers("RL-07")
+@pytest.mark.parametrize("then", ["acquire", "close"])
+@pytest.mark.parametrize("thread", ["none", "late", "first", "one"])
+def test_a_keeper_whose_start_is_interrupted_is_one_keeper_in_the_end(
+    settings: Config, monkeypatch: pytest.MonkeyPatch, thread: str, then: str
+) -> None:
+    """The signal comes before there is a thread, before that begins (later, or as the first of two), or just after."""
+    client = Client(limits=LIMITS, config=settings)
+    start, before = threading.Thread.start, len(keepers())
+    late: list[threading.Thread] = []
+
+    def interrupted(self: threading.Thread) -> None:
+        monkeypatch.undo()
+        if thread in ("late", "first"):
+            late.append(self)
+        if thread == "first":
+            monkeypatch.setattr(threading.Thread, "start", with_late)
+        if thread == "one":
+            start(self)
+        raise Interrupted
+
+    def with_late(self: threading.Thread) -> None:
+        monkeypatch.undo()
+        start(late.pop())
+        time.sleep(0.05)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Interrupted):
+        client.acquire("openai", "gpt-4o")
+    if then == "acquire":
+        lease = client.acquire("openai", "gpt-4o")
+        for each in late:
+            start(each)
+        wait_until(lambda: len(keepers()) == before + 1, timeout=1.0, description="there is one keeper")
+        lease.release()
+    client.close()
+    if then == "close":
+        for each in late:
+            start(each)
+    wait_until(lambda: len(keepers()) == before, timeout=1.0, description="no thread is left")
+
+
 @pytest.mark.covers("RL-07", "QU-09")
 def test_ctrl_c_in_a_waiting_acquire_comes_through_and_leaves_nobody_waiting(
     redis_url: str, settings: Config, view: StoreView, free_namespace: str

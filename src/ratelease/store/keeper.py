@@ -92,6 +92,7 @@ class Keeper:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Re-entrant: a client that is collected stops its keeper, while this very thread may be in here.
         self._lock = threading.RLock()
+        self._unclaimed = threading.Lock()
         self._begun = False
         self._started = Wake()
         self._closing = False
@@ -106,11 +107,11 @@ class Keeper:
         with self._lock:
             if self._closing:
                 return
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="ratelease-keeper", daemon=True)
-                thread.start()
-                self._thread = thread
+            # A start that was interrupted may have left a thread, or none.
+            if self._thread is None or not self._thread.is_alive():
                 live_keepers.add(self)
+                self._thread = threading.Thread(target=self._run, name="ratelease-keeper", daemon=True)
+                self._thread.start()
         if self._started.wait(CLOSE_TIMEOUT):
             # For the other threads that wait here.
             self._started.set()
@@ -270,7 +271,7 @@ class Keeper:
         """Stop, and wait until it is done. Harmless when repeated."""
         self.stop()
         thread = self._thread
-        if thread is not None and not self.here:
+        if thread is not None and thread.is_alive() and not self.here:
             thread.join(timeout)
 
     @property
@@ -401,6 +402,11 @@ class Keeper:
             logger.debug("the keeper has stopped; %s is not done", function.__qualname__)
 
     def _run(self) -> None:
+        # An interrupted start may have left more threads than one: the first that gets here is the keeper.
+        if not self._unclaimed.acquire(blocking=False):
+            return
+        with self._lock:
+            self._thread = threading.current_thread()
         try:
             # Whatever else runs in this thread, a finaliser or a callback of the user's, must not stop it.
             with engaged(), asyncio.Runner() as runner:
@@ -415,8 +421,11 @@ class Keeper:
         self._started.set()
 
     async def _main(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._closing:
+            # Whoever closed the client has seen no loop yet.
+            self._stop.set()
         self._wire = AsyncWire(self.runtime.endpoint, self.config, self.runtime.outage.hopeful)
         inbox = Inbox(self.runtime, self._handoff.message, self._hear, self._subscribed)
         self._mark_begun()
