@@ -164,7 +164,8 @@ class Shell:
             on_lost=self._on_lost,
         )
         # A client that nobody has any more ends its thread; its leases hold on to it as long as they live.
-        weakref.finalize(self, self._rt.keeper.stop).atexit = False
+        self._finalizer = weakref.finalize(self, self._rt.keeper.stop)
+        self._finalizer.atexit = False
         self._lines: dict[tuple[str, str, tuple[str, ...]], Line] = {}
         runtime = self._rt
         self._tending = Tending(
@@ -188,6 +189,7 @@ class Shell:
     def _after_fork(self) -> None:
         """In the child: begin as another instance, and never touch what the parent holds."""
         self._rt.dead = True
+        self._finalizer.detach()
         if not self._rt.endpoint.shared:
             logger.warning("memory:// was forked: the child now counts by itself. Use redis:// to share limits")
         held_here.set(())

@@ -1,8 +1,17 @@
 """A process that forks while its client holds leases."""
 
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import redis
 
+from ratelease import AsyncClient, Client, Config
+from ratelease.store.endpoint import Endpoint
+from support.forks import status_of_child
 from support.store_view import StoreView
 from support.wait_until import wait_until
 from support.workers import Worker
@@ -60,3 +69,68 @@ def test_a_forked_child_has_a_gate_of_its_own(redis_url: str, redis_client: redi
         worker.wait("done")
     assert child["standing"] == 0
     assert (parent["status"], parent["standing"]) == (0, 0)
+
+
+@contextlib.contextmanager
+def another_thread(work: Callable[[Callable[[], None]], None]) -> Iterator[None]:
+    """Another thread does `work`, and stands in the middle of it, where it calls what it is given, until the end."""
+    there, go_on = threading.Event(), threading.Event()
+
+    def stand() -> None:
+        there.set()
+        go_on.wait(20.0)
+
+    thread = threading.Thread(target=work, args=(stand,))
+    thread.start()
+    assert there.wait(5.0)
+    try:
+        yield
+    finally:
+        go_on.set()
+        thread.join()
+
+
+@pytest.mark.covers("RL-20")
+@pytest.mark.parametrize("made", [Client, AsyncClient])
+def test_a_child_that_is_forked_while_a_thread_makes_a_client_does_not_hang(
+    settings: Config, monkeypatch: pytest.MonkeyPatch, made: type[Client | AsyncClient]
+) -> None:
+    """The client that the child has inherited makes its own connections before os.fork() returns."""
+    from_url = Endpoint._from_url
+    inherited = made(config=settings)
+
+    def make(stand: Callable[[], None]) -> None:
+        def slowly(self: Endpoint, *arguments: Any) -> Any:
+            if threading.current_thread() is thread:
+                stand()
+            return from_url(self, *arguments)
+
+        thread = threading.current_thread()
+        monkeypatch.setattr(Endpoint, "_from_url", slowly)
+        made(config=settings)
+
+    with another_thread(make):
+        assert status_of_child(lambda: None) == 0
+    del inherited
+
+
+@pytest.mark.covers("RL-20")
+@pytest.mark.parametrize("then", ["used", "collected"])
+def test_a_child_that_is_forked_while_a_thread_starts_the_keeper_does_not_hang(settings: Config, then: str) -> None:
+    """Neither where the child uses the client, nor where it drops it: the parent's keeper is none of its own."""
+    clients = [Client(config=settings)]
+
+    def start(stand: Callable[[], None]) -> None:
+        with clients[0]._rt.keeper._lock:
+            stand()
+
+    def work() -> None:
+        if then == "used":
+            clients[0].acquire("openai", "gpt-4o").release()
+        clients.clear()
+        gc.collect()
+
+    with another_thread(start):
+        assert status_of_child(work) == 0
+    clients[0].acquire("openai", "gpt-4o").release()
+    clients[0].close()

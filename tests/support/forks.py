@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from ratelease import Client, Limits
@@ -38,3 +41,32 @@ def child_with_inherited(answers: Any) -> None:
     """A forked child that uses the client its parent made."""
     answers.put(use(inherited[0]))
     inherited[0].close()
+
+
+def status_of_child(work: Callable[[], None]) -> int:
+    """Fork, do `work` in the child, and return how that ended: 0 if well, SIGKILL if it hung for 5 s."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child must never return from here
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    ended: list[int] = []
+
+    def has_ended() -> bool:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            ended.append(status)
+        return bool(ended)
+
+    try:
+        wait_until(has_ended, timeout=5.0, description="the child has ended")
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return signal.SIGKILL
+    return ended[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import threading
 import time
@@ -93,8 +92,12 @@ class Endpoint:
             self.nodes, self._url = cluster
         self._attempt = config.attempt_timeout
         self._redis_options = config.redis_options
+        # functools.cached_property has one lock for all of a class in Python 3.11, which a fork may leave locked.
+        self._sync_pool: Any = None
+        self._async_pool: Any = None
         if self.shared:
-            self._sync_pool, self._async_pool  # noqa: B018 - a URL that redis-py cannot read fails here, not later
+            # A URL that redis-py cannot read fails here, not later.
+            self._sync_pool, self._async_pool = self._make_sync_pool(), self._make_async_pool()
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.label}>"
@@ -116,8 +119,7 @@ class Endpoint:
             **self._redis_options,
         }
 
-    @functools.cached_property
-    def _sync_pool(self) -> Any:
+    def _make_sync_pool(self) -> Any:
         if not self.shared:
             from .embedded import sync_pool
 
@@ -125,8 +127,7 @@ class Endpoint:
         options = self._options(Retry(NoBackoff(), 0))
         return self._from_url(redis.ConnectionPool, options | {"socket_timeout": self._attempt})
 
-    @functools.cached_property
-    def _async_pool(self) -> Any:
+    def _make_async_pool(self) -> Any:
         if not self.shared:
             from .embedded import async_pool
 
@@ -181,11 +182,15 @@ class Endpoint:
     def connection(self, node: Node | None = None) -> Any:
         """A new connection for threads, not connected yet. In a cluster to this node, or the one that decides."""
         with _making:
+            if self._sync_pool is None:
+                self._sync_pool = self._make_sync_pool()
             return self._aimed(self._sync_pool.make_connection(), node)
 
     def async_connection(self, node: Node | None = None) -> Any:
         """A new connection for one event loop, as :meth:`connection`."""
         with _making:
+            if self._async_pool is None:
+                self._async_pool = self._make_async_pool()
             return self._aimed(self._async_pool.make_connection(), node)
 
     def _aimed(self, connection: Any, node: Node | None) -> Any:
