@@ -13,7 +13,7 @@ from ratelease.errors import ConfigError, StoreUnavailable
 from ratelease.testing import config
 from support.read_late import ReadLate
 from support.round_trips import round_trips
-from support.wait_until import wait_until
+from support.wait_until import wait_until, wait_until_async
 
 SCOPE = "openai/gpt-4o"
 ONE = {SCOPE: Limits(concurrency=1)}
@@ -303,6 +303,19 @@ async def test_closing_takes_no_time(make_limiter) -> None:
         began = time.monotonic()
         await limiter.close()
         assert time.monotonic() - began < 1.0
+
+
+async def test_a_server_clock_that_was_set_back_is_followed(make_limiter) -> None:
+    """By the next call, and where there is none by the next heartbeat."""
+    limiter = make_limiter(limits=ONE)
+    await limiter.hold("openai", "gpt-4o")
+    runtime = limiter.client._rt
+    right = runtime.clock_offset
+    runtime.clock_offset = right + 60.0
+    assert not await limiter.try_acquire("openai", "gpt-4o")
+    assert runtime.clock_offset == pytest.approx(right, abs=0.5)
+    runtime.clock_offset = right + 60.0
+    await wait_until_async(lambda: runtime.clock_offset < right + 0.5, description="a heartbeat tells the time")
 
 
 class _Stall:

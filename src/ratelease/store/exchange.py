@@ -99,8 +99,8 @@ class _Batch:
         payloads: Any = [item.payload for item in self.items]
         self.ids = [payload.id for payload in payloads]
         session, keyspace = self.runtime.session, self.runtime.keyspace
+        self.sent_at = time.monotonic()
         if isinstance(payloads[0], Request):
-            self.sent_at = time.monotonic()
             return scripts.acquire(session, keyspace, payloads, self.sent_at)
         return scripts.release(session, keyspace, payloads)
 
@@ -128,7 +128,7 @@ class _Batch:
                     item.payload.note(result.status)
                 self.runtime.outage.learn(self.line, result)
         self._board(False)
-        self.runtime.note(self.line, head)
+        self.runtime.note(self.line, head, sent=self.sent_at)
 
     def failed(self, error: BaseException) -> None:
         """Hand each item the error, or send the followers again where only the leader's time was over."""

@@ -102,7 +102,7 @@ class Handoff:
             # A caller that has gone meanwhile withdraws the id itself, with a tombstone.
             if answer.status is not Verdict.PARKED:
                 waiter.resolve(answer, request.id)
-        runtime.note(line, answers[0].header)
+        runtime.note(line, answers[0].header, sent=sent)
 
     def send(self, requests: Sequence[Request]) -> None:
         """Send requests of one line that were kept back, as those that are parked are sent again."""
@@ -177,10 +177,10 @@ class Handoff:
         try:
             while True:
                 self._grant_again.discard(name)
-                call = scripts.grant(runtime.session, runtime.keyspace, line)
+                call, sent = scripts.grant(runtime.session, runtime.keyspace, line), time.monotonic()
                 header, unclaimed = scripts.ids_after_header(await self._keeper.run_script(call))
                 self._claim_soon(unclaimed)
-                runtime.note(line, header, hops + 1)
+                runtime.note(line, header, hops + 1, sent=sent)
                 if name not in self._grant_again:
                     return
         finally:

@@ -86,8 +86,9 @@ class Heart:
         else:
             await self._renew_all()
         call = scripts.beat(runtime.session, runtime.keyspace, encode_profile(runtime.profile()))
+        sent = time.monotonic()
         header, standing = scripts.beat_answer(await self._keeper.run_script(call))
-        runtime.note(None, header)
+        runtime.note(None, header, sent=sent)
         outage.stands(standing)
         if back:
             await self._renew_all()
@@ -165,7 +166,7 @@ class Heart:
         sent = time.monotonic()
         call = scripts.renew(runtime.session, runtime.keyspace, holds[0].line, (hold.held() for hold in holds), epoch)
         header, lost = scripts.ids_after_header(await self._keeper.run_script(call))
-        runtime.note(None, header)
+        runtime.note(None, header, sent=sent)
         gone = set(lost)
         for hold in holds:
             if hold.id in gone:
@@ -179,7 +180,7 @@ class Heart:
         held = [Held(id, request.weight, grant.at, request.costs) for id in request.lease_ids]
         call = scripts.renew(runtime.session, runtime.keyspace, request.line, held, grant.header.epoch)
         header, lost = scripts.ids_after_header(await self._keeper.run_script(call))
-        runtime.note(None, header)
+        runtime.note(None, header, sent=sent)
         if not lost:
             waiter.renewed(sent, header)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -145,20 +146,20 @@ class Runtime:
         """Seconds between heartbeats: ours, or what the namespace has agreed on if that is shorter."""
         return min(self.config.heartbeat, self.session.agreed_beat / 1000)
 
-    def note(self, line: Line | None, header: Header, hops: int = 0) -> None:
-        """Take over what an answer says beside its results: session, store time, and what to do next."""
+    def note(self, line: Line | None, header: Header, hops: int = 0, *, sent: float = -math.inf) -> None:
+        """
+        Take over what an answer says beside its results: session, store time, and what to do next.
+
+        `sent` is the monotonic time before the call was sent, where it is known.
+        """
         heartbeat = self.heartbeat
         self.outage.heard = time.monotonic()
         lost = self.session.note(header)
         if self.heartbeat < heartbeat:
             self.keeper.beat_faster()
-        # An answer is always read late, so the highest offset is the truest; a lower one wins slowly, or at once if
-        # the server's clock was set back.
-        offset = header.now / 1000 - time.monotonic()
-        if offset > self.clock_offset or offset < self.clock_offset - 1:
-            self.clock_offset = offset
-        else:
-            self.clock_offset += 0.01 * (offset - self.clock_offset)
+        # The server has read its clock, in whole ms, between the sending of the call and this, which may be much later.
+        lowest, highest = header.now / 1000 - time.monotonic(), (header.now + 1) / 1000 - sent
+        self.clock_offset = min(max(self.clock_offset, lowest), highest)
         if lost:
             self.keeper.store_lost()
         for path_name in header.following.split():
