@@ -275,7 +275,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
             return admission.grant_of(request, granted)
         # The keeper may be about to claim: the id must not be admitted after this.
         if request.lingers:
-            await self._release((), withdrawals(request))
+            await self._release((), withdrawals(request), request.deadline + GRACE)
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[AsyncLease]:
@@ -339,8 +339,10 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
 
     # ---- release -----------------------------------------------------------------------------------------------
 
-    async def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
-        """Send endings, of one line; what the store does not take now, the keeper repeats."""
+    async def _release(
+        self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending], latest: float = math.inf
+    ) -> None:
+        """Send endings, of one line; what the store does not take now, or until `latest`, the keeper repeats."""
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
@@ -348,7 +350,7 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
             self._end_later(held, others)
             return
         try:
-            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2)
+            deadline = min(time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2), latest)
             results = await self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
             self._end_later(held, others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -321,7 +322,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
             return admission.grant_of(request, granted)
         # The keeper may be about to claim: the id must not be admitted after this.
         if request.lingers:
-            self._release((), withdrawals(request))
+            self._release((), withdrawals(request), request.deadline + GRACE)
         return refused
 
     def _leases(self, grant: Grant, started: float) -> list[Lease]:
@@ -387,8 +388,8 @@ class Client(MakesTargets, Learns, Watches, Shell):
 
     # ---- release -----------------------------------------------------------------------------------------------
 
-    def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending]) -> None:
-        """Send endings, of one line; what the store does not take now, the keeper repeats."""
+    def _release(self, held: Sequence[tuple[Hold, Ending]], others: Sequence[Ending], latest: float = math.inf) -> None:
+        """Send endings, of one line; what the store does not take now, or until `latest`, the keeper repeats."""
         endings = [*(ending for _, ending in held), *others]
         if not endings:
             return
@@ -396,7 +397,7 @@ class Client(MakesTargets, Learns, Watches, Shell):
             self._end_later(held, others)
             return
         try:
-            deadline = time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2)
+            deadline = min(time.monotonic() + (self._config.attempt_timeout if held else GRACE / 2), latest)
             results = self._exchange.release_all(endings, deadline)
         except StoreUnavailable:
             self._end_later(held, others)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ratelease import AsyncClient, Client, Config, Limits, Rate
-from ratelease.errors import StoreUnavailable
+from ratelease.errors import StoreUnavailable, WaitTimeout
 from ratelease.testing import config
 from ratelease.testing.redis_server import RedisServer, ServerBinary, find_servers
 from support.both import Limiter
@@ -190,3 +190,28 @@ async def test_who_has_no_redis_is_told_so(store: Store, settings: Config, colou
             assert told.startswith(f"the store at {store.proxy.url} cannot be reached (")
             assert "is Redis running there, and the URL right?" in told
             assert policy == "closed" or "set expected_instances" in told
+
+
+@pytest.mark.covers("RL-11", "QU-08")
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("delay", [0.16, 0.19])
+async def test_a_store_that_answers_just_in_time_keeps_nobody_longer(
+    store: Store, free_namespace: str, colour: str, delay: float
+) -> None:
+    """Its answer takes nearly all of the grace, so that for the withdrawal there is hardly any left."""
+    settings = config(url=store.proxy.url, namespace=free_namespace, lease_ttl=20.0, heartbeat=5.0)
+    limiter = Limiter(COLOURS[colour](limits={"openai/gpt-4o": Limits(concurrency=1)}, config=settings))
+    with store.plain() as plain:
+        view = StoreView(plain, free_namespace)
+        (lease,) = await limiter.hold("openai", "gpt-4o")
+        store.proxy.delay(delay)
+        began = time.monotonic()
+        with pytest.raises(WaitTimeout):
+            await limiter.acquire("openai", "gpt-4o", timeout=0.01)
+        assert time.monotonic() - began < 0.01 + GRACE
+        store.proxy.passing()
+        await wait_until_async(lambda: not view.waiting(), timeout=2.0, description="it has left the queue")
+        await lease.release()
+        assert view.in_flight() == 0
+    await limiter.close()
+    limiter.callers.end()
