@@ -307,3 +307,25 @@ async def test_a_claim_under_an_id_that_was_given_up_is_no_grant(make_limiter, m
         await waiting
     assert waiter.granted is None
     assert await other.try_acquire("openai", "gpt-4o")
+
+
+@pytest.mark.covers("RL-07")
+async def test_an_answer_to_an_id_that_was_given_up_is_no_grant(make_limiter) -> None:
+    """The request gets another id while its caller's own call is on its way: the slot goes back under the old one."""
+    limiter, other = make_limiter(limits=ONE), make_limiter(limits=ONE)
+    await limiter.start()
+    keeper, wire = limiter.client._rt.keeper, limiter.client._exchange.wire
+    run = wire.run
+
+    def renamed(call: Any, reply: Any) -> Any:
+        if call.script == "acquire":
+            keeper.restart(*keeper.waiters.values())
+        return reply
+
+    async def run_async(call: Any, *rest: Any) -> Any:
+        return renamed(call, await run(call, *rest))
+
+    wire.run = (lambda call, *rest: renamed(call, run(call, *rest))) if limiter.is_sync else run_async
+    with pytest.raises(WaitTimeout):
+        await limiter.acquire("openai", "gpt-4o", timeout=0.5)
+    assert await other.try_acquire("openai", "gpt-4o")

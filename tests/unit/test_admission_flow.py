@@ -218,3 +218,12 @@ def test_what_the_store_may_know_of_has_to_be_withdrawn(sent: int, status: Verdi
 def test_dimensions_have_words(dimension: str, words: str) -> None:
     """As people read them."""
     assert dimension_label(dimension) == words
+
+
+def test_a_late_reply_that_it_waits_says_nothing_of_a_request_that_was_granted() -> None:
+    """Two copies of it are answered on two connections: the one that is read last is not always the newest."""
+    asked = Request(LINE, "id", 1, 1, "r1", 50.0, True, sent=2)
+    for status in (Verdict.PARKED, Verdict.GRANTED, Verdict.PARKED):
+        asked.note(status)
+    assert not asked.parked
+    assert asked.lingers

@@ -95,7 +95,9 @@ class Request:
     def note(self, status: Verdict) -> None:
         """Take over what a reply says of it."""
         self.answered += 1
-        self.last = status
+        # Read late, a reply may still say that it waits.
+        if self.last is not Verdict.GRANTED:
+            self.last = status
 
     @property
     def lease_ids(self) -> list[str]:

@@ -14,10 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..core import scripts
-from ..core.model import Answer, Ended, Line, Request
+from ..core.model import Answer, Ended, Line, Request, Verdict
 from ..core.scripts import Call, Ending
 from ..errors import StoreUnavailable
 from .engaged import engaged
@@ -123,9 +124,11 @@ class _Batch:
             # An ending whose first copy was taken is unknown to its second: that is no lost lease.
             item.result = Ended.RELEASED if result is Ended.UNKNOWN and item.sends > 1 else result
             if isinstance(item.payload, Request) and isinstance(result, Answer):
-                # A caller that has given up, and goes on under another id, withdraws this one.
                 if item.payload.id == id:
                     item.payload.note(result.status)
+                else:
+                    # An outage has given it another id, withdrawn this one, and answers its waiter.
+                    item.result = replace(result, status=Verdict.PARKED)
                 self.runtime.outage.learn(self.line, result)
         self._board(False)
         self.runtime.note(self.line, head, sent=self.sent_at)
