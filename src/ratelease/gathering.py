@@ -294,8 +294,12 @@ class AsyncGathering(Gathering):
         self._news = asyncio.Event()
 
     def _wake(self) -> None:
-        if not self._loop.is_closed():
+        try:
             self._loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:
+            # The loop was closed while its owner waited: nobody takes what has come.
+            if not self._given_up:
+                self.drop()
 
     def _next(self) -> list[Hold] | None:
         self._news.clear()

@@ -120,24 +120,29 @@ async def test_a_dropped_lease_of_an_event_loop_is_given_back(
     assert "dropped without release" in caplog.text
 
 
-def abandoned(client: AsyncClient, view: StoreView, callers: int) -> asyncio.AbstractEventLoop:
+def abandoned(client: AsyncClient, view: StoreView, callers: int, *, groups: bool = False) -> asyncio.AbstractEventLoop:
     """A loop in which so many callers wait, one of them in the store, and which runs no more."""
-    waiting = []
+    waiting: list[asyncio.Future[object]] = []
 
     async def wait() -> None:
-        waiting.extend(asyncio.ensure_future(client.acquire("openai", "gpt-4o")) for _ in range(callers))
+        for _ in range(callers):
+            one, many = client.acquire("openai", "gpt-4o"), client.acquire_many("openai", "gpt-4o", 1)
+            waiting.append(asyncio.ensure_future(many) if groups else asyncio.ensure_future(one))
         keeper = client._rt.keeper
         await wait_until_async(lambda: view.waiting() + keeper.gates.waiting() == callers, description="they wait")
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(wait())
+    # As asyncio.run does: ends the connections.
+    loop.run_until_complete(loop.shutdown_asyncgens())
     return loop
 
 
 @pytest.mark.covers("RL-07")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tasks that nobody ended
+@pytest.mark.parametrize("groups", [False, True], ids=["acquire", "acquire_many"])
 def test_a_loop_that_was_closed_while_its_callers_waited_holds_no_slot(
-    redis_url: str, redis_client: redis.Redis, free_namespace: str
+    redis_url: str, redis_client: redis.Redis, free_namespace: str, groups: bool
 ) -> None:
     """One is parked, two stand at the gate. What they are granted goes back, and the client serves another loop."""
     limits = {"openai/gpt-4o": Limits(concurrency=1)}
@@ -145,18 +150,20 @@ def test_a_loop_that_was_closed_while_its_callers_waited_holds_no_slot(
     settings = config(url=redis_url, namespace=free_namespace, lease_ttl=15.0, heartbeat=5.0, max_parked=1)
     client = AsyncClient(limits=limits, config=settings)
 
-    async def use() -> None:
+    async def use(client: AsyncClient) -> None:
         async with asyncio.timeout(2.0), client.acquire("openai", "gpt-4o"):
             pass
 
     with Client(limits=limits, config=settings) as other:
         held = other.acquire("openai", "gpt-4o")
-        abandoned(client, view, 3).close()
+        abandoned(client, view, 3, groups=groups).close()
         held.release()
         wait_until(lambda: not view.in_flight() and not view.waiting(), timeout=1.0, description="the slot is free")
         assert other.try_acquire("openai", "gpt-4o")
-        asyncio.run(use())
+        asyncio.run(use(client))
     client._rt.keeper.close()
+    del client
+    gc.collect()
 
 
 @pytest.mark.covers("LS-13")
@@ -179,3 +186,5 @@ def test_a_grant_that_nobody_takes_is_renewed_for_as_long_as_a_lease_is(
         assert 1.0 < time.monotonic() - granted < 2.5
     loop.close()
     client._rt.keeper.close()
+    del client, loop
+    gc.collect()
