@@ -174,9 +174,12 @@ class AsyncClient(MakesAsyncTargets, LearnsAsync, Watches, Shell):
         keeper, started = self._rt.keeper, time.monotonic()
         try:
             result = await self._admit(request)
-            if isinstance(result, Grant) and result.deadline <= time.monotonic():
+            first = request
+            while isinstance(result, Grant) and result.deadline <= time.monotonic():
                 # This process stood still for longer than a lease lives: the slot may be somebody else's by now.
                 keeper.withdraw(request)
+                if request is not first and request.deadline <= time.monotonic():
+                    raise self._outlived()
                 request = self._again(request)
                 result = await self._admit(request)
             if isinstance(result, Refusal):

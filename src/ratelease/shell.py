@@ -24,7 +24,7 @@ from .core.progress import Stats
 from .core.scripts import Ending
 from .core.tending import Steps, Tending
 from .core.usage import HIGHEST_TOKENS
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
 from .limits import Limits, Pool
 from .names import check_name, check_provider
 from .settings import settle
@@ -308,6 +308,14 @@ class Shell:
     def _again(request: Request) -> Request:
         """The same request under another id: the first one's grant was over before its caller could take it."""
         return replace(request, id=new_id(), sent=0, answered=0, last=None, boarded=False)
+
+    def _outlived(self) -> StoreUnavailable:
+        """What a caller gets whose grants have ended, one after the other, before it could take them."""
+        ttl = self._rt.session.agreed_ttl / 1000
+        return StoreUnavailable(
+            f"answers of the store at {self._rt.endpoint.label} are read more than {ttl:g} s after the call was sent: "
+            "by then each lease is over. Raise lease_ttl, or keep this process from standing still for so long"
+        )
 
     def _store_deadline(self, deadline: float) -> float:
         """Until when a call for this request may take, on `time.monotonic()`."""

@@ -11,6 +11,7 @@ import pytest
 from ratelease import Limits, Rate, Refusal
 from ratelease.errors import StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
+from support.both import Limiter
 from support.read_late import ReadLate
 from support.round_trips import round_trips
 from support.wait_until import wait_until_async
@@ -329,3 +330,45 @@ async def test_an_answer_to_an_id_that_was_given_up_is_no_grant(make_limiter) ->
     with pytest.raises(WaitTimeout):
         await limiter.acquire("openai", "gpt-4o", timeout=0.5)
     assert await other.try_acquire("openai", "gpt-4o")
+
+
+def answer_late(limiter: Limiter, seconds: float, times: int) -> None:
+    """Let the next answers to acquires of a limiter be read so late."""
+    exchange, delays = limiter.client._exchange, [seconds] * times
+    acquire = exchange.acquire
+
+    def late(*arguments: Any) -> Any:
+        answer = acquire(*arguments)
+        time.sleep(delays.pop() if delays else 0)
+        return answer
+
+    async def late_async(*arguments: Any) -> Any:
+        answer = await acquire(*arguments)
+        await asyncio.sleep(delays.pop() if delays else 0)
+        return answer
+
+    exchange.acquire = late if limiter.is_sync else late_async
+
+
+@pytest.mark.covers("RL-05")
+async def test_a_grant_that_is_over_is_asked_for_again_and_again(make_limiter) -> None:
+    """Twice in a row the lease has ended before its caller could read of it."""
+    limiter = make_limiter(limits=ONE, lease_ttl=0.3, heartbeat=0.1)
+    answer_late(limiter, 0.4, 2)
+    (lease,) = await limiter.hold("openai", "gpt-4o", timeout=5)
+    assert lease.valid
+    assert await limiter.in_flight(SCOPE) == 1
+
+
+@pytest.mark.covers("RL-05")
+async def test_nobody_gets_a_lease_that_is_over(make_limiter) -> None:
+    """The caller's time ends before a grant comes in time: it is told why, and nothing is left."""
+    limiter = make_limiter(limits=ONE, lease_ttl=0.3, heartbeat=0.1)
+    answer_late(limiter, 0.4, 4)
+    with pytest.raises(StoreUnavailable, match=r"more than 0.3 s after .* Raise lease_ttl"):
+        await limiter.acquire("openai", "gpt-4o", timeout=0.6)
+
+    async def free() -> bool:
+        return await limiter.in_flight(SCOPE) == 0
+
+    await wait_until_async(free, description="nothing is left")
