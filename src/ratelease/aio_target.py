@@ -12,7 +12,6 @@ from .attempts import AsyncTries, Attempts, OnRetry
 from .core.model import Refusal
 from .errors import RateleaseError
 from .lease import AsyncLease
-from .naps import nap_soon
 from .retry import Retry
 from .shell import Seconds
 from .targets import Estimate, TargetBase, UsageOf, check_asynchronous, check_begun, not_awaitable
@@ -163,7 +162,7 @@ class AsyncTarget(TargetBase):
                     return result
             if again is not None:
                 again()
-            await nap_soon(self._keeper, delay)
+            await attempts.nap_soon(self._keeper, delay)
 
     def _limited_generator(self, fn: Callable[P, Any]) -> Callable[P, AsyncGenerator[Any, Any]]:
         @functools.wraps(fn)
@@ -191,7 +190,7 @@ class AsyncTarget(TargetBase):
                         except StopAsyncIteration:
                             await lease.release(usage=usage)
                             return
-                await nap_soon(self._keeper, delay)
+                await attempts.nap_soon(self._keeper, delay)
 
         return limited
 

@@ -15,6 +15,7 @@ from .naps import nap, nap_soon
 from .retry import Retry
 from .store.keeper import Keeper
 from .store.log import logger
+from .store.waiter import Failable
 
 if TYPE_CHECKING:
     from .lease import AsyncLease, Lease
@@ -60,10 +61,26 @@ class Attempts:
             lease.not_clean()
 
     def in_vain(self, error: RateleaseError) -> None:
-        """Note that there is no lease for another attempt: what the last one has raised is the cause of it."""
+        """Note that there is no other attempt: what the last one has raised is the cause of it."""
         failure, self._failure = self._failure, None
         if failure is not None and error.__cause__ is None:
             error.__cause__ = failure
+
+    def nap(self, keeper: Keeper, seconds: float, entered: Callable[[Failable], None] | None = None) -> None:
+        """Wait before the next attempt, see :func:`ratelease.naps.nap`."""
+        try:
+            nap(keeper, seconds, entered)
+        except RateleaseError as error:
+            self.in_vain(error)
+            raise
+
+    async def nap_soon(self, keeper: Keeper, seconds: float) -> None:
+        """As :meth:`nap`, on an event loop."""
+        try:
+            await nap_soon(keeper, seconds)
+        except RateleaseError as error:
+            self.in_vain(error)
+            raise
 
     def delay(self, error: Exception, feedback: Feedback, *, last: bool = False) -> float | None:
         """
@@ -214,7 +231,7 @@ class Tries:
         if last is not None:
             if _over(last):
                 raise StopIteration
-            nap(self._keeper, last.delay or 0.0)
+            self._attempts.nap(self._keeper, last.delay or 0.0)
         self._last = Attempt(self._attempts, self._acquire)
         return self._last
 
@@ -236,6 +253,6 @@ class AsyncTries:
         if last is not None:
             if _over(last):
                 raise StopAsyncIteration
-            await nap_soon(self._keeper, last.delay or 0.0)
+            await self._attempts.nap_soon(self._keeper, last.delay or 0.0)
         self._last = AsyncAttempt(self._attempts, self._acquire)
         return self._last

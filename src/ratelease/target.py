@@ -12,7 +12,6 @@ from .batch import Batch, batch_of
 from .core.model import Outcome, Refusal
 from .errors import ConfigError, RateleaseError
 from .lease import Lease
-from .naps import nap
 from .retry import Retry
 from .shell import Seconds
 from .store.keeper import Dropped
@@ -207,7 +206,7 @@ class Target(TargetBase):
                     return result
             if again is not None:
                 again()
-            nap(self._keeper, delay, entered)
+            attempts.nap(self._keeper, delay, entered)
 
     def drop_later(self, dropped: Dropped) -> None:
         """Have something given up in the background. A finaliser may call this anywhere."""
@@ -231,7 +230,7 @@ class Target(TargetBase):
                             raise
                     else:
                         return (yield from self._streamed(inner, item, lease))
-                nap(self._keeper, delay)
+                attempts.nap(self._keeper, delay)
 
         return limited
 

@@ -254,7 +254,7 @@ async def test_whoever_gives_up_while_it_backs_off_ends_at_once(limiter) -> None
 @pytest.mark.covers("RT-21")
 @pytest.mark.parametrize("how", ["client", "batch"])
 async def test_what_is_closed_ends_whoever_backs_off(limiter, how) -> None:
-    """A batch, with all of its items, and a client."""
+    """A batch, with all of its items, and a client: what the last attempt has raised is the cause then."""
     batch = BothTarget(limiter, retries=SLOW).map(Failing(*(ApiError(500) for _ in range(3))), [1, 2, 3])
     reading = asyncio.create_task(batch.all())
     await until_resting(limiter, 3)
@@ -263,9 +263,37 @@ async def test_what_is_closed_ends_whoever_backs_off(limiter, how) -> None:
         assert await asyncio.wait_for(reading, 1) == []
     else:
         await limiter.close()
-        with pytest.raises(StoreUnavailable, match="closed"):
+        with pytest.raises(StoreUnavailable, match="closed") as caught:
             await asyncio.wait_for(reading, 1)
+        assert isinstance(caught.value.__cause__, ApiError)
     await wait_until_async(lambda: nothing_left(limiter), timeout=0.5, description="nothing is left")
+
+
+@pytest.mark.covers("RT-21")
+@pytest.mark.parametrize("way", ["generator", "block"])
+async def test_a_client_that_is_closed_says_what_its_callers_wanted_to_try_again(limiter, way) -> None:
+    """Whatever they try again: a generator, or a block of code."""
+    error = ApiError(500)
+    target = BothTarget(limiter, retries=SLOW, timeout=60)
+
+    def stream():
+        raise error
+        yield
+
+    async def work() -> None:
+        if way == "generator":
+            await limiter.next(target.limited(stream)())
+            return
+        async for attempt in target.retrying():
+            async with attempt:
+                raise error
+
+    working = asyncio.create_task(work())
+    await until_resting(limiter)
+    await limiter.close()
+    with pytest.raises(StoreUnavailable, match="closed") as caught:
+        await asyncio.wait_for(working, 5)
+    assert caught.value.__cause__ is error
 
 
 # ---- batches ----------------------------------------------------------------------------------------------
