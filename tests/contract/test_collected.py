@@ -102,6 +102,7 @@ def test_what_is_collected_inside_another_clients_call_releases(
     run = Wire._once
 
     def collecting(wire: Any, *arguments: Any) -> Any:
+        monkeypatch.setattr(Wire, "_once", run)
         gc.collect()
         return run(wire, *arguments)
 
@@ -115,9 +116,8 @@ def test_what_is_collected_inside_another_clients_call_releases(
         Chat(client, kind)
         release_all = client._exchange.release_all
         monkeypatch.setattr(client._exchange, "release_all", noting)
-        with monkeypatch.context() as patch:
-            patch.setattr(Wire, "_once", collecting)
-            in_time(other.status)
+        monkeypatch.setattr(Wire, "_once", collecting)
+        in_time(other.status)
         freed(client)
     assert senders == [], "it was sent in the middle of the other's call"
 
