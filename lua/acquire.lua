@@ -40,6 +40,7 @@
 --- @include "lib/next_path"
 --- @include "lib/head_timer"
 --- @include "lib/header"
+--- @include "lib/list_path"
 local GRANTED, PARKED, REFUSED, IMPOSSIBLE, TOMBSTONED = 1, 2, 3, 4, 5
 
 local path = open_path()
@@ -187,10 +188,9 @@ end
 local timer = 0
 if growing or changed then
   timer = head_timer(path)
-  local function list() return redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1 end
-  path.listed = growing and list()
+  path.listed = growing and list_path(path)
   commit(path, growing)
-  if parked and not growing and list() then housekeep(path) end
+  if parked and not growing and list_path(path) then housekeep(path) end
 end
 if registers then
   redis.call('ZADD', path.instances, string.format('%.0f', path.now + path.ttl), path.instance)

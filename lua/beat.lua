@@ -48,7 +48,7 @@ else
   redis.call('HSET', profiles, path.instance, ARGV[11])
 end
 for _, key in ipairs({path.store, path.instances, profiles}) do redis.call('PEXPIRE', key, 4 * path.ttl) end
--- Paths that nobody has used for two days leave the list.
+-- Paths that nobody has used for two days leave the list, once their windows are over: see list_path().
 redis.call('ZREMRANGEBYSCORE', path.paths, '-inf', string.format('%.0f', path.now - 172800000))
 if redis.call('PTTL', path.paths) < 4 * path.ttl then redis.call('PEXPIRE', path.paths, 4 * path.ttl) end
 local result = header(path, '', 0)

@@ -53,7 +53,12 @@ if #renewed > 0 then
     if redis.call('PTTL', KEYS[key + 2]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl) end
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end
   end
-  if #restored > 0 then chunked('HSET', path.records, restored) end
+  if #restored > 0 then
+    chunked('HSET', path.records, restored)
+    -- Who looks at what is out finds it, or resets it: as after the acquire that the store has forgotten.
+    redis.call('ZADD', path.paths, 'NX', string.format('%.0f', path.now), path.name)
+    if redis.call('PTTL', path.paths) < 4 * path.ttl then redis.call('PEXPIRE', path.paths, 4 * path.ttl) end
+  end
   -- What the records speak of lives as long as they do.
   for _, key in ipairs({path.records, path.queue, path.claims}) do redis.call('PEXPIRE', key, 2 * path.ttl) end
   redis.call('PEXPIRE', path.graves, 4 * path.ttl)

@@ -19,6 +19,7 @@
 --- @include "lib/head_timer"
 --- @include "lib/announce_timers"
 --- @include "lib/header"
+--- @include "lib/list_path"
 local path = open_path()
 if path.refusal then return path.refusal end
 
@@ -42,7 +43,7 @@ if not again then
   commit(path, false)
   announce_timers(path)
   -- Listed like a path that is in use: who looks at what was learned, or resumes a provider, finds it.
-  if redis.call('ZADD', path.paths, string.format('%.0f', path.now), path.name) == 1 then housekeep(path) end
+  if list_path(path) then housekeep(path) end
 end
 local result = header(path, next_path(path), timer)
 result[10] = again and 0 or 1

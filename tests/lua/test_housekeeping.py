@@ -15,9 +15,9 @@ MakeStore = Callable[..., Store]
 SCOPE = "openai/gpt-4o"
 
 
-def used(one: Instance) -> list[int]:
+def used(one: Instance, model: str = "gpt-4o") -> list[int]:
     """What each rate of the model has counted."""
-    return [rate.used for rate in one.look("gpt-4o")[0][0].rates]
+    return [rate.used for rate in one.look(model)[0][0].rates]
 
 
 @pytest.mark.covers("RL-01", "RL-22")
@@ -121,3 +121,31 @@ def test_a_key_of_a_wrong_type_ends_a_call_before_it_has_written_anything(
     except redis.ResponseError:
         granted = False
     assert one.used("gpt-4o") == 1 + granted
+
+
+@pytest.mark.covers("RL-22")
+def test_a_path_stays_listed_for_as_long_as_anything_of_it_counts(make_store: MakeStore, clock: DrivenClock) -> None:
+    """Who looks or resets goes by the list: a window of 30 days is found to its end, one of a minute for two days."""
+    month = Limits(rates=[Rate(5, per=30 * 86_400)])
+    store = make_store(limits={"openai/month": month, "openai/minute": Limits(rpm=5)})
+    one = store.instance()
+
+    def listed() -> set[bytes]:
+        one.beat()
+        return {
+            name.split(b":")[2].partition(b"~")[0]
+            for name in store.client.zrange(store.keyspace.instance_keys[2], 0, -1)
+        }
+
+    one.call("month")
+    one.call("minute")
+    clock.advance(47 * 3600)
+    assert listed() == {b"month", b"minute"}
+    clock.advance(2 * 3600)
+    assert listed() == {b"month"}
+    for _ in range(28):
+        clock.advance(86_400)
+        assert listed() == {b"month"}
+    assert used(one, "month") == [1]
+    clock.advance(3 * 86_400)
+    assert listed() == set()

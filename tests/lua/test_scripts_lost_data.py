@@ -170,3 +170,17 @@ def test_under_the_same_epoch_a_lease_that_has_expired_is_never_revived(
     clock.advance(15.0)
     assert creator.renew("gpt-4o", asked.held) == [asked.id]
     assert store.leases(creator.line("gpt-4o")) == []
+
+
+@pytest.mark.covers("RD-02", "RD-04")
+def test_what_is_registered_again_is_seen(make_store: MakeStore, clock: DrivenClock) -> None:
+    """The path stands in the list of those in use: status, operators and reset find it, with nobody else calling."""
+    store = make_store(limits=LIMITS)
+    one, other = fleet(store)
+    held = one.acquire("gpt-4o")
+    before = one.session.epoch
+    lose_data(store, clock)
+    other.beat()
+    assert one.renew("gpt-4o", held.held, before) == []
+    assert store.client.zrange(store.keyspace.instance_keys[2], 0, -1) == [one.line("gpt-4o").path.name.encode()]
+    assert store.client.pttl(store.keyspace.instance_keys[2]) >= 2 * one.session.ttl

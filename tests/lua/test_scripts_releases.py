@@ -5,6 +5,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -195,3 +196,24 @@ def test_a_tombstone_lasts_for_a_lease_ttl(make_store: MakeStore, clock: DrivenC
     one.acquire("gpt-4o")
     assert store.client.hget(one.line("gpt-4o").keys[5], id) is None
     assert store.client.zscore(one.line("gpt-4o").keys[6], id) is None
+
+
+@pytest.mark.covers("AL-26")
+def test_a_release_that_cannot_be_buried_writes_nothing(make_store: MakeStore) -> None:
+    """The tombstones hold a wrong type: the lease is still its holder's, and nobody is granted half of it."""
+    store = make_store(limits={"openai/gpt-4o": Limits(concurrency=1)})
+    one, two = store.instance(), store.instance()
+    two.beat()
+    held = one.acquire("gpt-4o")
+    two.acquire("gpt-4o", wait=FOR_EVER)
+    keys = one.line("gpt-4o").keys
+    store.client.set(keys[6], "not ours", ex=600)
+
+    def left() -> tuple[Any, ...]:
+        client = store.client
+        return client.hgetall(keys[5]), client.zrange(keys[10], 0, -1, withscores=True), client.zcard(keys[3])
+
+    before = left()
+    with pytest.raises(redis.ResponseError):
+        one.release("gpt-4o", held.id, may_land=True)
+    assert left() == before
