@@ -4,7 +4,7 @@
 -- KEYS  1 store      hash   as acquire
 --       2 overrides  hash   limits:<scope> figures, pause:<scope> ms until (2^53 - 1: until resumed)
 --       3 state      hash   of the scope, as acquire
---       4 journal    list   what operators did, the newest first: ms:entry (msgpack, never read here)
+--       4 journal    list   what operators did, the newest first: ms:entry (msgpack, only compared here)
 --       5 learned    hash   of the scope, as acquire
 -- ARGV  1 scope  2 verb
 --       3 set: figures ("c8 r60000=500") that replace or join those that are set
@@ -13,12 +13,12 @@
 --         penalize: a cause, whose weight is added to the penalty
 --         forgive: thousandths of it that stay; with 0 everything that was learned from failures is forgotten
 --         calm: end pauses and breakers, which failures began
---       4 entry for the journal
+--       4 entry for the journal, with an id of this call: the same call again, after a lost reply, does nothing more
 -- Returns {0, now, figures, pause}; {1, schema} where the store is of a newer schema; {2, causes} where a cause is not
 --       known
--- Writes the journal; what was learned; the overrides, and the copy in the scope's state if there is one: every script
---       on the scope obeys from now on. Waiters are not looked at: call grant on their paths. First write: one that
---       fails at maxmemory.
+-- Writes nothing where the entry has come before. Else the journal; what was learned; the overrides, and the copy in the
+--       scope's state if there is one: every script on the scope obeys from now on. Waiters are not looked at: call grant
+--       on their paths. First write: one that fails at maxmemory.
 -- Cost: O(figures).
 --- @include "lib/clock"
 --- @include "lib/until_resumed"
@@ -32,6 +32,10 @@ local schema = redis.call('HGET', KEYS[1], 'schema')
 if tonumber(schema or 1) > 1 then return {1, schema} end
 local kept = redis.call('HMGET', overrides, 'limits:' .. scope, 'pause:' .. scope)
 local figures, pause = kept[1] or '', tonumber(kept[2] or redis.call('HGET', state, 'pause')) or 0
+-- Also where nothing is written down: a wrong type has to end the call before its first write.
+for _, entry in ipairs(redis.call('LRANGE', KEYS[4], 0, 19)) do
+  if verb ~= 'calm' and string.match(entry, '^%d+:(.*)$') == ARGV[4] then return {0, now, figures, pause} end
+end
 
 -- What an operator forgets by name: how far the limit is reduced, and what stops calls altogether.
 local REDUCED = {'penalty', 'parallel', 'reduced', 'cut', 'stall'}

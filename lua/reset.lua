@@ -1,7 +1,7 @@
 -- reset: clear the windows and pauses of scopes, what they have learned from failures, and keys of a wrong type.
 -- Leases, waiters, instances and what operators have set stay unless told all.
 --
--- KEYS  as acquire, then the profiles of beat
+-- KEYS  as acquire, then the profiles of beat and the journal of configure
 -- ARGV  1..9 and limits of each scope as acquire, then all (1: leases, waiters and agreed limits too), then 1 or 0
 --       for the namespace and for each scope: whether it is meant
 -- Returns header as acquire, then the number of keys removed
@@ -23,7 +23,8 @@ if ARGV[first + 1] == '1' then
   clear(KEYS[2], 'zset', false)
   clear(KEYS[3], 'zset', false)
   clear(KEYS[8], 'hash', all)
-  clear(KEYS[#KEYS], 'hash', false)
+  clear(KEYS[#KEYS - 1], 'hash', false)
+  clear(KEYS[#KEYS], 'list', false)
 end
 local path = open_path()
 if path.refusal then return path.refusal end

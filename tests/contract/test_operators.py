@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ratelease import AsyncOperator, Limits, Operator, Rate
-from ratelease.errors import ConfigError, ImpossibleRequest, WaitTimeout
+from ratelease.errors import ConfigError, ImpossibleRequest, StoreCorrupt, WaitTimeout
 from support.wait_until import wait_until_async
 
 MODEL = ("openai", "gpt-4o")
@@ -265,6 +265,25 @@ async def test_a_closed_operator_does_nothing_more(make_limiter, operate) -> Non
     with pytest.raises(ConfigError, match="operator is closed"):
         await operator.pause("openai")
     await limiter.hold(*MODEL)
+
+
+@pytest.mark.covers("AL-26")
+async def test_a_journal_of_a_wrong_type_is_named_and_mended_by_reset(make_limiter, operate, store, settings) -> None:
+    """Nothing is done that could not be written down."""
+    limiter = make_limiter(limits=LIMITS)
+    operator = operate(limiter)
+    await limiter.hold(*MODEL)
+    key = f"rl:{{{settings.namespace}}}:journal"
+    store.set(key, "not ours", ex=600)
+    for verb, names in (("penalize", MODEL), ("pause", ("openai",)), ("set_limits", (*MODEL, Limits(rpm=1)))):
+        with pytest.raises(StoreCorrupt, match="journal"):
+            await getattr(operator, verb)(*names)
+    status = await limiter.status()
+    assert status.scope(SCOPE).reaction.penalty == 0
+    assert not status.scope("openai").paused
+    assert await operator.reset() >= 1
+    await operator.pause("openai", reason="at last")
+    assert [deed.verb for deed in await operator.journal()] == ["pause", "reset"]
 
 
 @pytest.mark.covers("LC-16")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ratelease import Limits
+from ratelease.core import scripts
 from ratelease.strategies import Parallelism, Penalty, strategy_words
 from support.clock import DrivenClock
 from support.store import REFUSED, Instance, Store, let_pass
@@ -236,3 +237,23 @@ def test_a_pace_is_over_when_its_penalty_is(make_store: MakeStore, clock: Driven
     let_pass(clock, (said - 1_700_000_000_000) / 1000, one)
     assert said <= 1_700_000_000_000 + 190_000
     assert one.acquire(MODEL, tokens=10_000).granted
+
+
+@pytest.mark.covers("RL-06")
+@pytest.mark.parametrize("verb, what, level", [("penalize", "rate_limit", 4.0), ("forgive", "500", 1.0)])
+def test_what_an_operator_sends_again_after_a_lost_reply_counts_once(
+    make_store: MakeStore, clock: DrivenClock, verb: str, what: str, level: float
+) -> None:
+    """Also where somebody else acts in between; a deed that is meant twice is another one."""
+    store = make_store(limits={f"openai/{MODEL}": Limits(concurrency=16)})
+    one = store.instance()
+    one.call(MODEL)
+    store.configure(f"m:openai:{MODEL}", "penalize", "rate_limit")
+    call = scripts.configure(store.keyspace, f"m:openai:{MODEL}", verb, what, b"deed 1")
+    store.run(call)
+    store.configure("p:openai", "pause", "1000")
+    assert store.run(call)[0] == 0
+    assert one.reaction(MODEL).penalty == level
+    assert store.client.llen(store.keyspace.journal) == 3
+    store.run(scripts.configure(store.keyspace, f"m:openai:{MODEL}", verb, what, b"deed 2"))
+    assert one.reaction(MODEL).penalty != level

@@ -128,7 +128,7 @@ class Store:
 
     def configure(self, scope: str, verb: str, what: str = "") -> tuple[str, int]:
         """Act as an operator; returns the figures that are set and the ms until which the scope is paused."""
-        reply = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry"))
+        reply = self.run(scripts.configure(self.keyspace, scope, verb, what, b"entry-%d" % self.calls))
         if reply[0] == 2:
             raise LookupError(f"known causes are {scripts.causes_in(reply[1].decode())}")
         _, _, figures, pause = reply

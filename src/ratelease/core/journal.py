@@ -21,7 +21,8 @@ class Deed(Plain):
 
         at: Unix seconds by the store's clock.
 
-        verb: set, unset, pause, resume or reset. scope: what it meant. what: its figures or ms, as scripts spell them.
+        verb: set, unset, pause, resume, penalize, forgive or reset. scope: what it meant. what: its figures or ms, a
+            cause, or thousandths that stay, as scripts spell them.
 
         who, reason: as the operator has said.
     """
@@ -35,7 +36,7 @@ class Deed(Plain):
 
 
 def pack_deed(*texts: str) -> bytes:
-    """Pack verb, scope, what, who and reason."""
+    """Pack verb, scope, what, who, reason and an id that no other deed has."""
     packed: bytes = msgpack.packb([text[:LONGEST_TEXT] for text in texts])
     return packed
 
@@ -50,6 +51,6 @@ def read_deed(entry: object) -> Deed | None:
         milliseconds = int(at)
     except Exception:  # noqa: BLE001 - msgpack's errors have no common base
         return None
-    if not isinstance(texts, list) or len(texts) != 5 or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or len(texts) != 6 or not all(isinstance(text, str) for text in texts):
         return None
-    return Deed(milliseconds / 1000, *texts)
+    return Deed(milliseconds / 1000, *texts[:5])

@@ -245,11 +245,15 @@ def reset(
     """Clear the scopes of a path that are meant, and mend the namespace's own keys if that is meant."""
     flags = (int(everything), int(namespace), *map(int, meant))
     call = _path_call(RESET, session, keyspace, line, flags)
-    return Call(RESET, [*line.keys, keyspace.instance_keys[3]], call.arguments)
+    return Call(RESET, [*line.keys, keyspace.instance_keys[3], keyspace.journal], call.arguments)
 
 
 def configure(keyspace: Keyspace, scope: str, verb: str, what: str, entry: bytes) -> Call:
-    """Set, unset, pause or resume one scope, with an entry for the journal; see the file's header for `what`."""
+    """
+    Set, unset, pause or resume one scope; see the file's header for `what`.
+
+    `entry` is for the journal, and no other call's: by it the script knows a call that is sent again.
+    """
     return Call(CONFIGURE, keyspace.scope_keys(scope), [scope, verb, what, entry])
 
 

@@ -7,6 +7,7 @@ A plain command only looks. Whatever changes anything is a script.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Tending:
         self._store = store
         self._note = note
         self._known = known
+        self._deeds = itertools.count(1)
 
     # ---- looking -----------------------------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Tending:
 
     def configure(self, scope: str, verb: str, what: str, who: str, reason: str) -> Steps[str]:
         """Set, unset, pause or resume one scope, write it down, and wake who waits for it. Returns what is set."""
-        deed = pack_deed(verb, scope_label(scope), what, who, reason)
+        deed = self._deed(verb, scope_label(scope), what, who, reason)
         reply = yield scripts.configure(self._keyspace, scope, verb, what, deed)
         figures, causes = scripts.configured(reply)
         if causes is not None:
@@ -171,6 +173,9 @@ class Tending:
             yield from self._calm(scope, deed)
         yield from self._wake(scope)
         return figures
+
+    def _deed(self, *texts: str) -> bytes:
+        return pack_deed(*texts, f"{self._session.fresh_epoch}-{next(self._deeds)}")
 
     def _calm(self, scope: str, deed: bytes) -> Steps[None]:
         """Of a provider that is resumed: what failures have stopped of its models is resumed as well."""
@@ -229,7 +234,7 @@ class Tending:
                 removed += reply[scripts.HEADER_VALUES]
         if reason or who:
             label = "/".join(name for name in (provider, model) if name) or "everything"
-            deed = pack_deed("reset", label, "all" if everything else "", who, reason)
+            deed = self._deed("reset", label, "all" if everything else "", who, reason)
             yield scripts.configure(self._keyspace, "t", "note", "", deed)
         return removed
 
