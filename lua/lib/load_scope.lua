@@ -4,6 +4,7 @@
 --- @include "lib/scope_name"
 --- @include "lib/tending"
 --- @include "lib/effective"
+--- @include "lib/whole"
 -- Read one scope of the path: the limits in force, the use, a pause, and who waits for it.
 --
 -- Limits travel with the calls; the set of the highest generation that has called is the agreed one and is kept
@@ -47,9 +48,9 @@ local function load_scope(path, k)
   end
   scope.pause = scope.paused_by_hand
   scope.in_force = merge_limits(scope.agreed, scope.override)
-  scope.base = tonumber(string.match(scope.in_force, '^c(%d+)'))
+  scope.base = whole(string.match(scope.in_force, '^c(%d+)'))
   scope.limit = scope.base
-  scope.cooldown = tonumber(string.match(scope.in_force, '%f[%l]k(%d+)'))
+  scope.cooldown = whole(string.match(scope.in_force, '%f[%l]k(%d+)'))
   load_rates(scope, scope.in_force, path.now)
   -- The windows may outlive the state, which only the newest instances renew: then they say what counted in them.
   local counted_by = kept[5] or not scope.unknown and redis.call('HGET', scope.windows, 'by')

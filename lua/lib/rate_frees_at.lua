@@ -1,3 +1,4 @@
+--- @include "lib/whole"
 -- When a rate will have room for `need` more units, in server ms: the end of the slot that makes it fit.
 local function rate_frees_at(scope, rate, need)
   if not rate.slots then
@@ -11,7 +12,7 @@ local function rate_frees_at(scope, rate, need)
   for i = 1, #rate.slots do
     local slot = rate.oldest + i - 1
     if slot >= rate.slot then break end
-    excess = excess - (tonumber(rate.slots[i]) or 0) + (rate.refunds[slot] or 0)
+    excess = excess - (whole(rate.slots[i]) or 0) + (rate.refunds[slot] or 0)
     if excess <= 0 then return (slot + 1) * rate.width + rate.window + rate.guard end
   end
   return (rate.slot + 1) * rate.width + rate.window + rate.guard

@@ -282,7 +282,8 @@ def figures_of(spec: str) -> Figures:
             limit = limit.partition("+")[0]
         elif word[:1] in ("c", "h", "k"):
             name, limit = word[:1], word[1:]
-        if limit.isdecimal():
+        # As scripts do: of more digits it is none of ours, and too large to be divided.
+        if limit.isdecimal() and len(limit) <= 15 and len(name) <= 16:
             figures[figure_label(name)] = int(limit) / 1000 if name in ("h", "k") else int(limit)
     return figures
 
