@@ -16,9 +16,9 @@
 --       4 entry for the journal, with an id of this call: the same call again, after a lost reply, does nothing more
 -- Returns {0, now, figures, pause}; {1, schema} where the store is of a newer schema; {2, causes} where a cause is not
 --       known
--- Writes nothing where the entry has come before. Else the journal; what was learned; the overrides, and the copy in the
---       scope's state if there is one: every script on the scope obeys from now on. Waiters are not looked at: call grant
---       on their paths. First write: one that fails at maxmemory.
+-- Writes nothing where the entry has come before. Else the journal; what was learned; the overrides, and the copy in
+--       the scope's state if there is one: every script on the scope obeys from now on. Waiters are not looked at: call
+--       grant on their paths. First write: one that fails at maxmemory.
 -- Cost: O(figures).
 --- @include "lib/clock"
 --- @include "lib/until_resumed"
