@@ -6,7 +6,8 @@
 -- Returns header as acquire, then the ids that are lost
 -- Writes the new expiry of every lease that has not expired: a late beat never revives one. Where the store's epoch
 --       is not the caller's, the store has lost data: its leases are registered again, without charging rates, except
---       those whose release has come meanwhile and left a tombstone.
+--       those whose release has come meanwhile and left a tombstone. A caller without an epoch was never granted them
+--       by a store: it charges what they cost by backdate.
 --       First write: one that does not fail at maxmemory.
 -- Cost: O(scopes) calls, O(log n) a lease.
 --- @include "lib/open_path"
@@ -37,6 +38,8 @@ for i, id in ipairs(ids) do
       renewed[#renewed + 1] = member
     end
     if not alive then
+      -- What it was charged is lost as well: nothing of that can return to what others have been charged since.
+      if ARGV[3] ~= '' then held[i].costs = string.gsub(held[i].costs, '%d+', '0') end
       restored[#restored + 1] = id
       restored[#restored + 1] = record_text(held[i])
     end

@@ -86,7 +86,10 @@ def test_a_lease_of_an_outage_is_registered_by_its_first_renewal(make_store: Mak
     assert used(store) == 1
     assert two.acquire(MODEL).status is REFUSED
     assert one.renew(MODEL, held[:2]) == []
-    assert one.release(MODEL, "local-0").name == "RELEASED"
+    one.backdate(MODEL, "list", [(0, "r2")])
+    assert used(store) == 3
+    assert one.release(MODEL, "local-0", unsent=True).name == "RELEASED"
+    assert used(store) == 2, "it has charged what it costs, and gets that back"
     clock.advance(TTL)
     assert one.used(MODEL) == 0
 

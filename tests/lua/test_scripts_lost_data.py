@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from ratelease import Limits
+from ratelease.core.scripts import Ending
 from support.clock import DrivenClock
-from support.store import FOR_EVER, GRANTED, PARKED, REFUSED, UNKNOWN, Instance, Store
+from support.store import FOR_EVER, GRANTED, PARKED, REFUSED, RELEASED, UNKNOWN, Instance, Store
 
 MakeStore = Callable[..., Store]
 BEAT = 5.0  # seconds
@@ -31,7 +32,7 @@ def lose_data(store: Store, clock: DrivenClock) -> None:
 def charges(store: Store, one: Instance) -> list[Any]:
     """What the requests and tokens of the model, and of the provider and the total, have counted."""
     line = one.line("gpt-4o")
-    rates = ((8, "r60000"), (8, "t60000"), (13, "r60000"), (18, "r60000"))
+    rates = ((9, "r60000"), (9, "t60000"), (14, "r60000"), (19, "r60000"))
     return [store.client.hget(line.keys[key], f"{rate}:n") for key, rate in rates]
 
 
@@ -143,6 +144,27 @@ def test_a_lease_that_was_released_after_the_loss_is_not_registered_by_a_late_re
     assert creator.release("gpt-4o", asked.id) is UNKNOWN
     assert creator.renew("gpt-4o", asked.held, epoch=old) == [asked.id]
     assert store.leases(creator.line("gpt-4o")) == []
+
+
+@pytest.mark.covers("RD-04", "RW-07")
+@pytest.mark.parametrize(
+    "unsent, usage, counted", [(True, "", 4), (False, "t1", 5), (False, "t90", 94), (False, "", 4)]
+)
+def test_a_lease_that_is_registered_again_returns_no_charge_of_others(
+    make_store: MakeStore, clock: DrivenClock, unsent: bool, usage: str, counted: int
+) -> None:
+    """What it was charged is lost too. What its call has really used is charged, as for one that reserved nothing."""
+    store = make_store(limits={"openai/gpt-4o": Limits(rpd=10, tpd=1000, concurrency=2)})
+    creator, other = fleet(store)
+    asked, old = creator.acquire("gpt-4o", tokens=90), creator.session.epoch
+    lose_data(store, clock)
+    assert creator.renew("gpt-4o", asked.held, epoch=old) == []
+    clock.advance(BEAT)
+    assert other.acquire("gpt-4o", tokens=4).granted
+    line = creator.line("gpt-4o")
+    assert creator.end(Ending(line, asked.id, unsent=unsent, usage=usage)) == [RELEASED]
+    requests, tokens = creator.look("gpt-4o")[0][0].rates
+    assert (requests.used, tokens.used) == (1, counted)
 
 
 @pytest.mark.covers("RD-04")
