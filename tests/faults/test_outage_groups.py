@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ from ratelease.testing import config
 from support.both import Limiter
 from support.outages import away, known
 from support.proxy import TcpProxy
-from support.wait_until import wait_until_async
 
 pytestmark = pytest.mark.faults
 
@@ -59,19 +57,21 @@ async def test_a_group_of_the_share_counts_while_its_leases_are_made(
 
 
 @pytest.mark.covers("RL-12")
-async def test_who_has_seen_a_group_twice_is_looked_at_again(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the leases of two are made they count twice; whoever waits for the share meanwhile has room afterwards."""
-    keeper, waiters = limiter.client._rt.keeper, []
-    keep, woken = keeper.keep, threading.Event()
+@pytest.mark.parametrize("made", [1, 2])
+async def test_a_group_of_the_share_counts_once_while_its_leases_are_made(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    """Somebody asks for two when one of two, or both, are there: two of four are free."""
+    keeper, asked = limiter.client._rt.keeper, []
+    keep = keeper.keep
 
     def keep_and_ask(hold: Any) -> None:
         keep(hold)
-        if len(keeper.holds) == 2:
-            waiters.append(keeper.expect(replace(hold.request, id="another", n=1), woken.set))
-            assert keeper.runtime.outage.decide(waiters[0]).status is Verdict.PARKED
-            woken.wait(0.2)
+        if len(keeper.holds) == made:
+            another = replace(hold.request, id="another", n=2, waits=False)
+            asked.append(keeper.runtime.outage.decide(Waiter(another, asked.clear)))
 
     monkeypatch.setattr(keeper, "keep", keep_and_ask)
     group = await limiter.acquire_many("openai", "gpt-4o", 2)
     assert len(group) == 2
-    await wait_until_async(lambda: waiters[0].granted is not None, timeout=1.0, description="the share has room")
+    assert [answer.status for answer in asked] == [Verdict.GRANTED]

@@ -90,12 +90,19 @@ async def test_a_grant_that_becomes_a_lease_counts_once(make: Make, proxy: TcpPr
     """Another thread takes its lease while this one reads what is in use: just before or after it reads the leases."""
     proxy.refuse()
     limiter = make(room, expected_instances=1)
-    keeper, granted = limiter.client._rt.keeper, []
+    keeper, granted, forgotten = limiter.client._rt.keeper, [], []
+    outage = keeper.runtime.outage
     keep, keeper.keep = keeper.keep, granted.append
+    forget, outage.forget = outage.forget, forgotten.append
     first = await limiter.try_acquire("openai", "gpt-4o")
-    assert len(granted) == 1
-    keeper.keep, keeper.holds = keep, Watched()
-    keeper.holds.watch(when, lambda: keep(granted.pop()))
+    assert len(granted) == len(forgotten) == 1
+    keeper.keep, keeper.holds, outage.forget = keep, Watched(), forget
+
+    def take() -> None:
+        keep(granted.pop())
+        forget(forgotten.pop())
+
+    keeper.holds.watch(when, take)
     second = await limiter.try_acquire("openai", "gpt-4o")
     assert granted == []
     assert [bool(first), bool(second)] == [True, room == 2]

@@ -36,7 +36,7 @@ def test_a_hundred_tasks_in_ten_processes_never_exceed_four(
 def test_more_instances_than_slots_fill_the_total_and_never_pass_it(
     redis_server: RedisServer, redis_url: str, redis_client: redis.Redis, instances: int
 ) -> None:
-    """Every instance wants without end: six slots of the total are taken within a second, and never a seventh."""
+    """Every instance wants without end: six slots of the total are soon taken, and never a seventh."""
     limits = {"total": {"concurrency": 6}, "openai": {}}
     with ServerLog(redis_server.port) as log, Fleet(redis_url, 2) as fleet:
         view = StoreView(redis_client, fleet.namespace)
@@ -50,7 +50,8 @@ def test_more_instances_than_slots_fill_the_total_and_never_pass_it(
         fleet.signal("stop")
         fleet.wait("done")
         counts = Counter(count for _, count in log.lease_counts(view.leases_key(scope=2)))
-    assert full_at - start_at < 1.0
+    # Since the first of them came: how long processes take to start says nothing.
+    assert full_at - min(held.start for held in fleet.held()) < 1.0
     assert max(counts) == 6
     assert peak(held.naive for held in fleet.held()) == 6
 

@@ -123,7 +123,7 @@ class Outage:
 
     def forget(self, request: Request) -> None:
         """Note that a grant of this process has arrived, all its leases are kept, or that it never will."""
-        # Until now it may have been counted twice, or for nobody.
+        # In that case it has been counted for nobody.
         if self._taking.pop(request.id, None) is not None and self.waits:
             self._runtime.keeper.advance_soon()
 
