@@ -33,6 +33,8 @@ if cause and ('!' .. cause ~= lesson or not string.find(known, ',' .. cause .. '
 local again = redis.call('ZSCORE', path.graves, mark)
 local timer = 0
 if not again then
+  -- They are only written from here on. If one holds a wrong type, that has to end the call before its first write.
+  for _, key in ipairs({path.claims, path.paths}) do redis.call('ZCARD', key) end
   react(path, lesson, path.now - 5000, '')
   path.bury[mark] = path.now + 4 * path.ttl
   if not path.nobody_waits then

@@ -10,8 +10,9 @@
 -- ids and must fail clean, so it begins with a write that grows. Otherwise it begins with one that does not, and
 -- then renewal, release and claims go through at maxmemory.
 local function commit(path, growing)
-  -- Only written from here on, where an id is buried: a wrong type in it has to end the call before its first write.
-  if next(path.bury) then redis.call('ZCARD', path.graves) end
+  -- Only read or written from here on, where an id is buried or housekeeping is due: a wrong type in it has to end the
+  -- call before its first write. Whoever admits has looked.
+  if not growing and (path.tend or next(path.bury)) then redis.call('ZCARD', path.graves) end
   want_poll(path)
   if not growing then redis.call('PEXPIRE', path.store, 4 * path.ttl) end
   local texts, gone = {}, {}

@@ -9,7 +9,7 @@ import redis
 
 from ratelease import Limits, Rate
 from support.clock import DrivenClock
-from support.store import RELEASED, Instance, Store
+from support.store import FOR_EVER, RELEASED, Instance, Store
 
 MakeStore = Callable[..., Store]
 SCOPE = "openai/gpt-4o"
@@ -103,6 +103,39 @@ def test_what_a_call_used_is_charged_though_it_has_reserved_nothing(make_store: 
     one.settle("gpt-4o", first.id, "t300")
     one.settle("gpt-4o", second.id, "t600", ends=False)
     assert used(one) == [900]
+
+
+WRONG_TYPES = {
+    "release": (lambda one, held: one.release("gpt-4o", held.id, may_land=True), (6,)),
+    "release of an unknown": (lambda one, _: one.release("gpt-4o", "unheard-of", may_land=True), (6,)),
+    "housekeeping": (lambda one, held: one.settle("gpt-4o", held.id, "t5"), (6,)),
+    "grant": (lambda one, _: one.grant("gpt-4o"), (6,)),
+    "backdate": (lambda one, _: one.backdate("gpt-4o", "list", [(0, "r1")]), (6,)),
+    "report": (lambda one, _: one.report("gpt-4o", "t,-1,"), (2, 4, 6)),
+}
+
+
+@pytest.mark.covers("AL-26")
+@pytest.mark.parametrize("verb, number", [(verb, number) for verb, (_, keys) in WRONG_TYPES.items() for number in keys])
+def test_graves_and_other_keys_of_a_wrong_type_end_a_call_before_it_has_written_anything(
+    make_store: MakeStore, clock: DrivenClock, verb: str, number: int
+) -> None:
+    """What is only written is looked at before; once the key is mended, the same call does all that it should."""
+    call, _ = WRONG_TYPES[verb]
+    store = make_store(limits={SCOPE: Limits(concurrency=1, tpm=100)})
+    one, two = store.instance(), store.instance()
+    two.beat()
+    held = one.acquire("gpt-4o", tokens=20)
+    two.acquire("gpt-4o", tokens=10, wait=FOR_EVER)
+    clock.advance(2)
+    key = one.line("gpt-4o").keys[number]
+    store.client.set(key, "not ours", ex=600)
+    before = {key: store.client.dump(key) for key in store.client.scan_iter()}
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        call(one, held)
+    assert {key: store.client.dump(key) for key in store.client.scan_iter()} == before
+    store.client.delete(key)
+    call(one, held)
 
 
 @pytest.mark.covers("RL-03")
