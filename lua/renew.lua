@@ -56,15 +56,16 @@ if #renewed > 0 then
     if redis.call('PTTL', KEYS[key + 2]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key + 2], 2 * path.ttl) end
     if redis.call('PTTL', KEYS[key]) < 2 * path.ttl then redis.call('PEXPIRE', KEYS[key], 2 * path.ttl) end
   end
-  if #restored > 0 then
-    chunked('HSET', path.records, restored)
-    -- Who looks at what is out finds it, or resets it: as after the acquire that the store has forgotten.
-    redis.call('ZADD', path.paths, 'NX', string.format('%.0f', path.now), path.name)
-    if redis.call('PTTL', path.paths) < 4 * path.ttl then redis.call('PEXPIRE', path.paths, 4 * path.ttl) end
-  end
+  if #restored > 0 then chunked('HSET', path.records, restored) end
   -- What the records speak of lives as long as they do.
   for _, key in ipairs({path.records, path.queue, path.claims}) do redis.call('PEXPIRE', key, 2 * path.ttl) end
   redis.call('PEXPIRE', path.graves, 4 * path.ttl)
+end
+-- Who looks at what is out finds it, or resets it: as after the acquire that the store has forgotten. Last, since the
+-- leases are worth more than the list, should it hold a wrong type.
+if #restored > 0 then
+  redis.call('ZADD', path.paths, 'NX', string.format('%.0f', path.now), path.name)
+  if redis.call('PTTL', path.paths) < 4 * path.ttl then redis.call('PEXPIRE', path.paths, 4 * path.ttl) end
 end
 local result = header(path, '', 0)
 for i = 1, #lost do result[9 + i] = lost[i] end

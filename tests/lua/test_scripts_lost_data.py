@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from ratelease import Limits
 from ratelease.core.scripts import Ending
 from support.clock import DrivenClock
+from support.key_leaks import key_leaks
 from support.store import FOR_EVER, GRANTED, PARKED, REFUSED, RELEASED, UNKNOWN, Instance, Store
 
 MakeStore = Callable[..., Store]
@@ -165,6 +167,21 @@ def test_a_lease_that_is_registered_again_returns_no_charge_of_others(
     assert creator.end(Ending(line, asked.id, unsent=unsent, usage=usage)) == [RELEASED]
     requests, tokens = creator.look("gpt-4o")[0][0].rates
     assert (requests.used, tokens.used) == (1, counted)
+
+
+@pytest.mark.covers("RD-04")
+def test_leases_are_registered_again_beside_a_list_of_a_wrong_type(make_store: MakeStore, clock: DrivenClock) -> None:
+    """The caller is told; its leases are counted all the same, by keys that expire."""
+    store = make_store(limits=LIMITS)
+    creator, _ = fleet(store)
+    asked, old = creator.acquire("gpt-4o"), creator.session.epoch
+    lose_data(store, clock)
+    store.client.set(store.keyspace.instance_keys[2], "not ours", ex=600)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        creator.renew("gpt-4o", asked.held, epoch=old)
+    assert creator.used("gpt-4o") == 1
+    assert key_leaks(store.client) == []
+    assert creator.renew("gpt-4o", asked.held, epoch=old) == []
 
 
 @pytest.mark.covers("RD-04")
