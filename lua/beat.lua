@@ -48,8 +48,8 @@ else
   redis.call('HSET', profiles, path.instance, ARGV[11])
 end
 for _, key in ipairs({path.store, path.instances, profiles}) do redis.call('PEXPIRE', key, 4 * path.ttl) end
--- Paths that nobody has used for two days leave the list, once their windows are over: see list_path().
-redis.call('ZREMRANGEBYSCORE', path.paths, '-inf', string.format('%.0f', path.now - 172800000))
+-- Paths leave the list a week after their windows are over, see list_path(): so long what was learned may hold.
+redis.call('ZREMRANGEBYSCORE', path.paths, '-inf', string.format('%.0f', path.now - 604800000))
 if redis.call('PTTL', path.paths) < 4 * path.ttl then redis.call('PEXPIRE', path.paths, 4 * path.ttl) end
 local result = header(path, '', 0)
 local alive = redis.call('ZRANGEBYSCORE', path.instances, '(' .. string.format('%.0f', path.now), '+inf')

@@ -158,7 +158,7 @@ def test_a_key_of_a_wrong_type_ends_a_call_before_it_has_written_anything(
 
 @pytest.mark.covers("RL-22")
 def test_a_path_stays_listed_for_as_long_as_anything_of_it_counts(make_store: MakeStore, clock: DrivenClock) -> None:
-    """Who looks or resets goes by the list: a window of 30 days is found to its end, one of a minute for two days."""
+    """Who looks or resets goes by the list: a window of 30 days is found to its end, what was learned for a week."""
     month = Limits(rates=[Rate(5, per=30 * 86_400)])
     store = make_store(limits={"openai/month": month, "openai/minute": Limits(rpm=5)})
     one = store.instance()
@@ -171,14 +171,16 @@ def test_a_path_stays_listed_for_as_long_as_anything_of_it_counts(make_store: Ma
         }
 
     one.call("month")
-    one.call("minute")
-    clock.advance(47 * 3600)
+    one.call("minute", "q,590000000,m")
+    clock.advance(6.8 * 86_400)
     assert listed() == {b"month", b"minute"}
-    clock.advance(2 * 3600)
+    clock.advance(6)
+    assert one.acquire("minute").answer.dimension == "quota"
+    clock.advance(0.3 * 86_400)
     assert listed() == {b"month"}
-    for _ in range(28):
+    for _ in range(22):
         clock.advance(86_400)
         assert listed() == {b"month"}
     assert used(one, "month") == [1]
-    clock.advance(3 * 86_400)
+    clock.advance(9 * 86_400)
     assert listed() == set()
