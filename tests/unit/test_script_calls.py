@@ -140,7 +140,7 @@ def test_reset_says_which_scopes_are_meant(session: Session) -> None:
     """Everything, the namespace, then one flag a scope; its last key is the instances' profiles."""
     call = scripts.reset(session, KEYSPACE, LINE, [True, False, True], everything=False, namespace=True)
     assert call.arguments[12:] == [0, 1, 1, 0, 1]
-    assert list(call.keys) == [*LINE.keys, "rl:{fleet}:profiles"]
+    assert list(call.keys) == [*LINE.keys, "rl:{fleet}:profiles", "rl:{fleet}:journal"]
 
 
 def test_somebody_elses_path_is_called_without_guessing_its_limits(session: Session) -> None:
