@@ -137,7 +137,7 @@ def test_an_answer_that_is_none_of_ours_is_refused(reply: Any) -> None:
 
 
 def test_reset_says_which_scopes_are_meant(session: Session) -> None:
-    """Everything, the namespace, then one flag a scope; its last key is the instances' profiles."""
+    """Everything, the namespace, then one flag a scope; then keys of instances and operators."""
     call = scripts.reset(session, KEYSPACE, LINE, [True, False, True], everything=False, namespace=True)
     assert call.arguments[12:] == [0, 1, 1, 0, 1]
     assert list(call.keys) == [*LINE.keys, "rl:{fleet}:profiles", "rl:{fleet}:journal"]
