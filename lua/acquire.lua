@@ -41,6 +41,7 @@
 --- @include "lib/head_timer"
 --- @include "lib/header"
 --- @include "lib/list_path"
+--- @include "lib/whole"
 local GRANTED, PARKED, REFUSED, IMPOSSIBLE, TOMBSTONED = 1, 2, 3, 4, 5
 
 local path = open_path()
@@ -65,7 +66,7 @@ for i, want in ipairs(requests) do
     path.enqueue[want.id] = kept.ticket
   end
 end
-local hold = tonumber(texts[#ids])
+local hold = whole(texts[#ids])
 path.recorded = path.recorded or hold
 path.nobody_waits = not next(path.enqueue) and nobody_waits(path)
 

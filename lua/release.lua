@@ -23,6 +23,7 @@
 --- @include "lib/hold_there"
 --- @include "lib/uncharge"
 --- @include "lib/settle"
+--- @include "lib/whole"
 --- @include "lib/react"
 --- @include "lib/commit"
 --- @include "lib/next_path"
@@ -43,7 +44,7 @@ for at = 10 + #path.specs, #ARGV, 5 do
   holds[#ids] = tonumber(ARGV[at + 4]) or 0
 end
 local texts = redis.call('HMGET', path.records, 'hold', unpack(ids))
-local hold = tonumber(texts[1])
+local hold = whole(texts[1])
 local counts = path.cools and true or false
 for i, id in ipairs(ids) do
   local kept = record(texts[i + 1])

@@ -16,6 +16,7 @@
 --- @include "lib/effective"
 --- @include "lib/history"
 --- @include "lib/record"
+--- @include "lib/whole"
 local path = open_path()
 if path.refusal then return path.refusal end
 
@@ -27,7 +28,7 @@ if head then
   if waiter and waiter.at then waited = path.now - waiter.at end
 end
 local result = {0, path.now, path.epoch, redis.call('ZCARD', path.queue), waited,
-  tonumber(redis.call('HGET', path.records, 'hold')) or -1, #path.scopes}
+  whole(redis.call('HGET', path.records, 'hold')) or -1, #path.scopes}
 local function add(value) result[#result + 1] = value end
 for _, scope in ipairs(path.scopes) do
   if not scope.unknown and not scope.learned then effective(path, scope) end

@@ -1,4 +1,5 @@
 --- @include "lib/clock"
+--- @include "lib/whole"
 -- Begin a script on one path: read the store's state and bind the arguments that every path script shares.
 --
 -- All that a script finds out or decides is kept in the table this returns, and written by commit() alone: every
@@ -20,7 +21,7 @@ local function open_path()
     return path
   end
   path.epoch, path.quiet = state[2], tonumber(state[3]) or 0
-  path.sequence = tonumber(state[4]) or 0
+  path.sequence = whole(state[4]) or 0
   if state[7] then path.unmute = true end
   path.cools, path.listens = state[8], tonumber(state[9]) or 0
   path.generation = tonumber(state[6]) or tonumber(ARGV[2])

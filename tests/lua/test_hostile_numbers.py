@@ -184,3 +184,27 @@ def test_the_largest_group_is_no_rubbish(make_store: MakeStore) -> None:
     assert one.grant(MODEL) == [waiter.id]
     assert one.acquire(MODEL, waiter.id, n=1024, weight=4, wait=FOR_EVER).granted
     assert one.used(MODEL) == 4096
+
+
+@pytest.mark.covers("AL-26")
+@pytest.mark.parametrize("number", ["nan", "inf", "-5", "1.5", "9" * 400], ids=shown)
+def test_what_is_no_number_spoils_neither_tickets_nor_estimates(
+    make_store: MakeStore, clock: DrivenClock, number: str
+) -> None:
+    """The sequence that tickets come from, and how long calls last, are as if they had never been written."""
+    store = make_store(limits={f"openai/{MODEL}": Limits(concurrency=1)})
+    one = store.instance()
+    held = one.acquire(MODEL)
+    line = one.line(MODEL)
+    store.client.hset(line.keys[0], "sequence", number)
+    store.client.hset(line.keys[5], "hold", number)
+    waiters = [one.acquire(MODEL, wait=FOR_EVER) for _ in range(3)]
+    assert [ticket for _, ticket in store.client.zrange(line.keys[3], 0, -1, withscores=True)] == [
+        START_MS,
+        START_MS + 1,
+        START_MS + 2,
+    ]
+    clock.advance(2.0)
+    assert one.release(MODEL, held.id) is RELEASED
+    assert one.send([waiters[0].request])[0].granted
+    assert one.look(MODEL)[0][0].average_held == 2.0
