@@ -7,6 +7,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 # Processes that run tests at the same time.
 WORKERS ?= 2
+# Tests of the sources as they stand.
+CHECKED := tests/architecture tests/typing
 # Passed on: make demo ARGS='--seconds 30'   make test ARGS='-k release'
 ARGS    ?=
 
@@ -18,8 +20,8 @@ help: ## list the targets
 demo: $(VENV)/.demo ## watch a fleet use a provider's limit, without and with the limiter (about a minute)
 	@$(BIN)/ratelease demo $(ARGS)
 
-test: $(VENV)/.dev ## run the tests
-	@$(BIN)/pytest -q -n $(WORKERS) -m "not faults and not soak" $(ARGS)
+test: $(VENV)/.dev ## run the tests, but for those of check, faults and soak
+	@$(BIN)/pytest -q -n $(WORKERS) -m "not faults and not soak" $(or $(ARGS),$(CHECKED:%=--ignore=%))
 
 faults: $(VENV)/.dev ## run the tests that kill, pause and cut off servers and processes, and those that take long
 	@$(BIN)/pytest -q -n $(WORKERS) -m "faults and not soak" $(ARGS)
@@ -33,7 +35,7 @@ check: $(VENV)/.dev ## lint, format, types, Lua, architecture
 	@$(BIN)/mypy --no-error-summary src tools $(wildcard tests/support tests/typing)
 	@$(BIN)/basedpyright --level error
 	@$(BIN)/python -m tools.lua_lint
-	@$(BIN)/pytest -q -n $(WORKERS) tests/architecture
+	@$(BIN)/pytest -q -n $(WORKERS) $(CHECKED)
 
 bench: $(VENV)/.dev ## run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

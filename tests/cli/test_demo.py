@@ -366,6 +366,7 @@ def _demo(*options):
     return done, *map(int, found.groups())
 
 
+@pytest.mark.faults
 @pytest.mark.covers("UX-02")
 def test_a_short_demo_meets_hardly_a_429_with_the_limiter_and_many_without():
     # Windows of 1 s leave 100 ms for a call to arrive: too little to promise none on a busy machine.
@@ -386,6 +387,7 @@ def test_the_demo_as_it_is_meets_no_429_and_uses_the_limit():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.faults
 def test_an_interrupted_demo_leaves_nothing_running():
     command = [*RATELEASE, "demo", "--seconds", "6", "--workers", "2", "--tasks", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:

@@ -23,7 +23,7 @@ LONG = settings(max_examples=150, stateful_step_count=60, suppress_health_check=
 
 
 @pytest.mark.covers("RL-29", "PE-05", "PE-07", "AL-09", "AL-10", "AL-43", "RT-07", "RT-09", "RT-11", "RT-24")
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.faults) for part in (1, 2))])
 def test_ten_clients_learn_what_the_rules_say(fake_client, part) -> None:
     """
     Three models of one provider, under a penalty, parallelism and a breaker; calls that end well or badly, in any

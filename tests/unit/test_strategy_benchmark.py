@@ -31,6 +31,7 @@ def table() -> str:
     return repr([(result.admitted, result.refused, result.completed) for result in results])
 
 
+@pytest.mark.faults
 def test_the_same_seed_gives_the_same_run() -> None:
     """To the last bit, and in another process, whatever order its sets have."""
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -41,6 +42,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert done.stdout.strip() == table()
 
 
+@pytest.mark.faults
 def test_who_shares_what_was_learned_is_refused_less() -> None:
     """Where the declared limit is wrong, each by itself meets more 429s than with a limiter, and gives calls up."""
     alone, penalty = compare(QUICK, seed=1, scenarios=[UNDECLARED], strategies=[ALONE, "penalty"])
