@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 import redis
 
-from ratelease import AsyncClient, Client, Config, Limits, Rate
+from ratelease import AsyncClient, Config, Limits, Rate
 from ratelease.core.model import Verdict
 from ratelease.errors import StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
@@ -43,28 +43,6 @@ def settings(proxy: TcpProxy, redis_client: redis.Redis, free_namespace: str) ->
         store_timeout=2.0,
         on_unavailable="closed",
     )
-
-
-@pytest.fixture
-def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
-    """The store, seen past the proxy."""
-    return StoreView(redis_client, free_namespace)
-
-
-@pytest.fixture(params=[Client, AsyncClient], ids=["sync", "async"])
-async def make(request: pytest.FixtureRequest, settings: Config, proxy: TcpProxy) -> AsyncIterator[Make]:
-    """Make limiters of either colour; keywords change the settings."""
-    made: list[Limiter] = []
-
-    def make(**changes: object) -> Limiter:
-        made.append(Limiter(request.param(limits=LIMITS, config=settings.replace(**changes))))
-        return made[-1]
-
-    yield make
-    proxy.passing()
-    for limiter in made:
-        await limiter.close()
-        limiter.callers.end()
 
 
 @pytest.mark.covers("RL-06")

@@ -6,17 +6,16 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from ratelease import AsyncClient, Client, Config, Limits, Rate, Refusal
+from ratelease import Limits, Rate, Refusal
 from ratelease.core.share import Standing
 from ratelease.errors import ImpossibleRequest, StoreUnavailable, WaitTimeout
 from ratelease.store.lua_source import script
-from ratelease.testing import config
 from support.both import Limiter
 from support.outages import away, back, known, queued
 from support.proxy import TcpProxy
@@ -29,41 +28,6 @@ SCOPE = "openai/gpt-4o"
 LIMITS = {SCOPE: Limits(concurrency=4)}
 
 Make = Callable[..., Limiter]
-
-
-@pytest.fixture
-def settings(proxy: TcpProxy, free_namespace: str) -> Config:
-    """A store behind the proxy that counts as away after 0.3 s; leases that outlive every test."""
-    return config(
-        url=proxy.url,
-        namespace=free_namespace,
-        lease_ttl=20.0,
-        heartbeat=0.3,
-        attempt_timeout=0.2,
-        store_timeout=0.3,
-    )
-
-
-@pytest.fixture
-def view(redis_client: redis.Redis, free_namespace: str) -> StoreView:
-    """The store, seen past the proxy."""
-    return StoreView(redis_client, free_namespace)
-
-
-@pytest.fixture(params=[Client, AsyncClient], ids=["sync", "async"])
-async def make(request: pytest.FixtureRequest, settings: Config, proxy: TcpProxy) -> AsyncIterator[Make]:
-    """Make limiters of either colour; keywords change the settings, or are the client's."""
-    made: list[Limiter] = []
-
-    def make(limits: dict[str, Limits] | None = None, **changes: Any) -> Limiter:
-        made.append(Limiter(request.param(limits=limits or LIMITS, config=settings.replace(**changes))))
-        return made[-1]
-
-    yield make
-    proxy.passing()
-    for limiter in made:
-        await limiter.close()
-        limiter.callers.end()
 
 
 # --- at the start ------------------------------------------------------------------------------------------

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ratelease import AsyncClient, Client, Config, Limits
+from ratelease import Limits
 from ratelease.errors import WaitTimeout
-from ratelease.testing import config
 from support.both import Limiter
 from support.outages import known
 from support.proxy import TcpProxy
@@ -18,40 +17,15 @@ from support.wait_until import wait_until
 
 pytestmark = pytest.mark.faults
 
-SCOPE = "openai/gpt-4o"
+LIMITS = {"openai/gpt-4o": Limits(concurrency=4)}
 
 Make = Callable[..., Limiter]
-
-
-@pytest.fixture
-def settings(proxy: TcpProxy, free_namespace: str) -> Config:
-    """A store behind the proxy that counts as away after 0.3 s; leases that outlive every test."""
-    return config(
-        url=proxy.url, namespace=free_namespace, lease_ttl=20.0, heartbeat=0.3, attempt_timeout=0.2, store_timeout=0.3
-    )
-
-
-@pytest.fixture(params=[Client, AsyncClient], ids=["sync", "async"])
-async def make(request: pytest.FixtureRequest, settings: Config, proxy: TcpProxy) -> AsyncIterator[Make]:
-    """Make limiters of either colour, with so many slots; keywords change the settings."""
-    made: list[Limiter] = []
-
-    def make(slots: int, **changes: Any) -> Limiter:
-        limits = {SCOPE: Limits(concurrency=slots)}
-        made.append(Limiter(request.param(limits=limits, config=settings.replace(**changes))))
-        return made[-1]
-
-    yield make
-    proxy.passing()
-    for limiter in made:
-        await limiter.close()
-        limiter.callers.end()
 
 
 @pytest.mark.covers("RL-12")
 async def test_a_caller_whose_time_is_over_takes_no_share(make: Make, proxy: TcpProxy) -> None:
     """Its deadline has passed, and the store goes away before it is withdrawn: nobody would give the share back."""
-    limiter, other = make(4), make(4)
+    limiter, other = make(), make()
     await known(limiter, other)
     await other.hold("openai", "gpt-4o", 4)
     outage, release = limiter.client._rt.outage, limiter.client._release
@@ -89,7 +63,7 @@ class Watched(dict[str, Any]):
 async def test_a_grant_that_becomes_a_lease_counts_once(make: Make, proxy: TcpProxy, when: str, room: int) -> None:
     """Another thread takes its lease while this one reads what is in use: just before or after it reads the leases."""
     proxy.refuse()
-    limiter = make(room, expected_instances=1)
+    limiter = make({"openai/gpt-4o": Limits(concurrency=room)}, expected_instances=1)
     keeper, granted, forgotten = limiter.client._rt.keeper, [], []
     outage = keeper.runtime.outage
     keep, keeper.keep = keeper.keep, granted.append
