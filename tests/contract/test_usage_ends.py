@@ -107,7 +107,7 @@ async def test_a_source_that_returns_no_usage_is_told_so(make_limiter, caplog, a
     limiter, errors, answers = make_limiter(limits=TWO), [], []
 
     def source() -> object:
-        answers.append(None if len(answers) < 2 else answer)
+        answers.append(answer if answers else None)
         return answers[-1]
 
     limiter.client.watch_usage("openai", source, strict=True, repoll=0.02, on_error=errors.append)

@@ -214,14 +214,14 @@ def test_rates_alone_are_slowed_and_spread(make_store: MakeStore, clock: DrivenC
     one.call(MODEL, THROTTLED)
     assert state(one) == (2.0, None)
     admitted = []
-    for ms in range(0, 60_000, 25):
+    for ms in range(0, 60_000, 50):
         asked = one.acquire(MODEL)
         if asked.granted:
             admitted.append(ms)
         else:
             assert asked.answer.dimension == "pace"
             assert ms < asked.answer.at - 1_700_000_000_000 <= ms + 300
-        clock.advance(0.025)
+        clock.advance(0.05)
     assert 195 <= len(admitted) <= 201
     assert all(250 <= later - earlier <= 350 for earlier, later in itertools.pairwise(admitted))
 
