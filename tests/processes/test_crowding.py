@@ -17,6 +17,8 @@ from support.proxy import TcpProxy
 from support.store_view import StoreView
 from support.wait_until import wait_until_async
 
+pytestmark = pytest.mark.faults
+
 TOTAL = 2  # the number of the scope
 LIMITS = {"openai/*-model": Limits(concurrency=2)}
 
