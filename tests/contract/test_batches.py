@@ -11,7 +11,7 @@ from ratelease import Done, Limits
 from ratelease.errors import ConfigError, ImpossibleRequest
 from support.both import Limiter
 from support.targets import AsyncWatched, BothBatch, BothTarget, Watched
-from support.wait_until import wait_until_async
+from support.wait_until import wait_until, wait_until_async
 
 LIMITS = {"openai/gpt-4o": Limits(concurrency=4)}
 
@@ -33,12 +33,17 @@ def target(limiter) -> BothTarget:
 
 
 class Work:
-    """A call that counts; it lasts so many seconds, and raises for the items in `bad`."""
+    """
+    A call that counts; it lasts so many seconds, and raises for the items in `bad`.
 
-    def __init__(self, limiter: Limiter, seconds: float = 0.0, bad=()) -> None:
+    The first ones go on once `meet` have run at a time.
+    """
+
+    def __init__(self, limiter: Limiter, seconds: float = 0.0, bad=(), meet: int = 0) -> None:
         self._limiter = limiter
         self._seconds = seconds
         self._bad = bad
+        self._meet = meet
         self.running = 0
         self.peak = 0
         self.begun = 0
@@ -48,11 +53,13 @@ class Work:
         self.begun += 1
         self.peak = max(self.peak, self.running)
         if self._limiter.is_sync:
+            wait_until(self._have_met, description="as many as may run at a time")
             time.sleep(self._seconds)
             return self._end(item)
 
         async def work():
             try:
+                await wait_until_async(self._have_met, description="as many as may run at a time")
                 await asyncio.sleep(self._seconds)
             except asyncio.CancelledError:
                 self.running -= 1
@@ -60,6 +67,9 @@ class Work:
             return self._end(item)
 
         return work()
+
+    def _have_met(self) -> bool:
+        return self.peak >= self._meet
 
     def _end(self, item):
         self.running -= 1
@@ -83,11 +93,11 @@ async def nothing_is_left(limiter: Limiter) -> None:
 
 async def test_every_item_ends_once_as_it_finishes(limiter, target) -> None:
     """With its index, item and result, never more at once than the limit allows."""
-    work = Work(limiter, 0.005)
+    work = Work(limiter, 0.005, meet=4)
     done = await target.map(work, range(60), in_flight=12).all()
     assert sorted(each.index for each in done) == list(range(60))
     assert all(each == Done(each.index, each.index, each.index * 10, None) for each in done)
-    assert 1 < work.peak <= 4, "how many meet in 5 ms is up to the machine"
+    assert work.peak == 4
     await nothing_is_left(limiter)
 
 
