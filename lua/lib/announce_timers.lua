@@ -1,5 +1,7 @@
 --- @include "lib/rises_at"
 --- @include "lib/rate_frees_at"
+--- @include "lib/first_expiry"
+--- @include "lib/before_poll"
 -- Tell the processes whose paths are next in line for this path's scopes when to try again, where this call has changed
 -- that and no release follows that would hand it on: a slot that cools, a pause, an open breaker, a limit that was cut.
 -- Also where waiters of this path stood before theirs and have left, of what time gives back before their next poll.
@@ -22,9 +24,7 @@ local function announce_timers(path)
     end
     if instance and first then
       if scope.slow or scope.ramp then sooner(math.floor(scope.paced / 50) * 50) end
-      local leases = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now), '+inf',
-        'WITHSCORES', 'LIMIT', 0, 1)
-      sooner(tonumber(leases[2]))
+      sooner(first_expiry(path, scope))
       for _, rate in ipairs(scope.rates) do
         local need = tonumber(string.match(needs, rate.unit .. '(%d+)') or 0)
         -- Slots that are read from now on are without what was refunded.
@@ -32,7 +32,7 @@ local function announce_timers(path)
         if need > 0 and rate.total + rate.added + need > rate.limit then sooner(rate_frees_at(scope, rate, need)) end
       end
     end
-    if instance and at and (path.lingers or path.reacted or at <= path.now + 600) then
+    if instance and at and (path.lingers or path.reacted or before_poll(path, at)) then
       redis.call('PUBLISH', path.inbox .. instance, scope.ahead .. ' @' .. string.format('%.0f', at))
     end
   end

@@ -1,5 +1,7 @@
 --- @include "lib/deliver"
 --- @include "lib/rises_at"
+--- @include "lib/first_expiry"
+--- @include "lib/before_poll"
 -- When the head of the queue is worth another try with nobody calling: its block's time, or for a full concurrency
 -- limit the nearest lease expiry, of those in the store and of those that this call leaves behind, or the moment at
 -- which a reduced limit rises. The head's process keeps the one timer for it: returned here if that is the caller, sent
@@ -30,9 +32,7 @@ local function head_timer(path)
     sooner(rises_at(path, scope))
     -- Whom the limit itself excludes gets nothing from a lease that ends.
     if not head.place then
-      local first = redis.call('ZRANGEBYSCORE', scope.leases, '(' .. string.format('%.0f', path.now), '+inf',
-        'WITHSCORES', 'LIMIT', 0, 1)
-      sooner(tonumber(first[2] or 0))
+      sooner(first_expiry(path, scope))
       -- Slots that cool or are held from now on, and grants to be claimed, are not written yet.
       local held = scope.held or {}
       for member, expiry in pairs(path.added) do sooner(held[member] or expiry) end
@@ -44,7 +44,7 @@ local function head_timer(path)
   if ours then return at end
   -- It may be first again, since a limit no longer passes it over, and the timer that has found that another's. What
   -- comes later than its next poll its process finds by itself.
-  if not news and at > path.now + 600 then return 0 end
+  if not news and not before_poll(path, at) then return 0 end
   deliver(path, head.waiter.instance, '@' .. string.format('%.0f', at))
   return 0
 end
